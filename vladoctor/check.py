@@ -1,0 +1,157 @@
+"""What a check is, and how checks are found.
+
+A check is one module of `vladoctor.checks` with a `CHECK`. Its docstring is its page: `vladoctor explain` prints it, the
+HTML report links it. `judge` yields what it found, what it looked at and found right, or why it says nothing; identity,
+order and time are added by `vladoctor.diagnosis`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vladoctor.facts import Facts
+    from vladoctor.loop import Loop
+
+
+class Stage(str, Enum):
+    """Where in the loop; declared in causal order."""
+
+    RENDER = "render"
+    OBSERVE = "observe"
+    IMAGE = "image"
+    PROMPT = "prompt"
+    PROCESS = "process"
+    FORWARD = "forward"
+    DECODE = "decode"
+    UNNORMALISE = "un-normalise"
+    POSTPROCESS = "post-process"
+    EXECUTE = "execute"
+    SCORE = "score"
+
+    @property
+    def order(self) -> int:
+        return list(Stage).index(self)
+
+
+class Severity(str, Enum):
+    """Named by the action to take; declared from the gravest."""
+
+    STOP = "stop"
+    FIX = "fix"
+    LOOK = "look"
+
+    def at_least(self, other: Severity) -> bool:
+        grades = list(Severity)
+        return grades.index(self) <= grades.index(other)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something is wrong: what, since which step, with which evidence, and what to do about it.
+
+    Attributes:
+        message: one or two sentences: what was done, what this checkpoint expects, what follows from it.
+        remedy: an instruction, with code where code is the remedy.
+        first_step, last_step: step numbers counted from the first query (see `records.Step`).
+        evidence: JSON-able numbers and strings. Known keys, which renderers draw: "expected", "seen" (strings),
+            "diff" (list of [op, text], op in "=", "-", "+"), "per_dimension" (name -> list of numbers).
+        frames: what renderers show side by side: list of {"title", "step", "camera" or "model": true,
+            "transform": name of the dihedral element to apply, or ""}.
+    """
+
+    message: str
+    remedy: str
+    severity: Severity
+    first_step: int
+    last_step: int | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    frames: tuple[Mapping[str, Any], ...] = ()
+    stage: Stage | None = None
+
+
+@dataclass(frozen=True)
+class Clear:
+    """Looked at and found right, with the numbers."""
+
+    message: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Nothing can be said. `missing` where the evidence was not recorded, as opposed to not being decisive."""
+
+    reason: str
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A disturbance of one stage of the running reference loop, made where it would happen in life.
+
+    `apply(loop)` is called once the environment and the policy exist and before the taps attach; it may replace
+    `loop.stages.*`, wrap `loop.env` or change `loop.policy`. `before_env()` is called before the environment is made and
+    returns the call that undoes it.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[Loop], None] | None = None
+    before_env: Callable[[], Callable[[], None]] | None = None
+
+
+Verdict = Problem | Clear | Abstention
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        code: "VD201"; never reused. name: named after what is wrong, "image-orientation".
+        stage: where the fault sits when the check fires (a Problem may say otherwise).
+        judge: (facts, limits) -> verdicts; pure, reads facts and profile only.
+        thresholds: name -> default; run.yaml can override them. What they were measured on stands in the page.
+        symptom: a symptom never stands as root cause beside a finding that is not one.
+        explained_by: codes whose finding, if present, makes this one a consequence.
+        faults: what proves the check.
+    """
+
+    code: str
+    name: str
+    stage: Stage
+    judge: Callable[[Facts, Mapping[str, float]], Iterator[Verdict]]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    symptom: bool = False
+    explained_by: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def page(self) -> str:
+        """The check's page: its module's docstring (Markdown)."""
+        return sys.modules[self.judge.__module__].__doc__ or ""
+
+    @property
+    def summary(self) -> str:
+        return self.page.strip().split("\n", 1)[0]
+
+
+@cache
+def all_checks() -> tuple[Check, ...]:
+    """Every check in `vladoctor.checks`, by code."""
+    package = importlib.import_module("vladoctor.checks")
+    modules = [importlib.import_module(f"vladoctor.checks.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    return tuple(sorted((m.CHECK for m in modules if hasattr(m, "CHECK")), key=lambda check: check.code))
+
+
+def all_faults() -> dict[str, tuple[Fault, Check]]:
+    """Fault name -> (fault, the check it proves)."""
+    return {fault.name: (fault, check) for check in all_checks() for fault in check.faults}

@@ -1,0 +1,161 @@
+"""From verdicts to a diagnosis: which finding is the root cause, which follow from it, what was found right."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage
+from vladoctor.facts import Facts
+from vladoctor.records import Episode
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem with its identity. `explained_by` is the code of the finding it follows from, or ""."""
+
+    code: str
+    name: str
+    stage: Stage
+    severity: Severity
+    first_step: int
+    last_step: int | None
+    message: str
+    remedy: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    frames: tuple[Mapping[str, Any], ...] = ()
+    explained_by: str = ""
+    symptom: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "name": self.name,
+            "severity": self.severity.value,
+            "stage": self.stage.value,
+            "first_step": self.first_step,
+            "last_step": self.last_step,
+            "message": self.message,
+            "remedy": self.remedy,
+            "explained_by": self.explained_by or None,
+            "evidence": dict(self.evidence),
+            "frames": [dict(frame) for frame in self.frames],
+            "page": f"vladoctor explain {self.code}",
+        }
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check said: state is "failed", "passed", "abstained" or "crashed" (never a pass, never a finding)."""
+
+    code: str
+    name: str
+    state: str
+    findings: tuple[Finding, ...] = ()
+    clears: tuple[Clear, ...] = ()
+    abstentions: tuple[Abstention, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One episode, judged. `findings` is in causal order: root causes first, each followed by its consequences."""
+
+    episode: Episode
+    results: tuple[CheckResult, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def headline(self) -> Finding | None:
+        return self.findings[0] if self.findings else None
+
+    @property
+    def crashed(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if result.state == "crashed")
+
+    @property
+    def evidence_missing(self) -> tuple[str, ...]:
+        """Why some checks could say nothing: what was not recorded."""
+        reasons = [f"{r.code} {r.name}: {a.reason}" for r in self.results for a in r.abstentions if a.missing]
+        if self.episode.truncated:
+            reasons.insert(0, "the recording ends without its closing record")
+        return tuple(reasons)
+
+
+def run_check(check: Check, facts: Facts, limits: Mapping[str, float]) -> CheckResult:
+    """Run one check. An exception in it becomes the state "crashed" with its traceback."""
+    try:
+        verdicts = list(check.judge(facts, {**check.thresholds, **limits}))
+    except Exception:
+        return CheckResult(check.code, check.name, "crashed", error=traceback.format_exc())
+    findings = tuple(_finding(check, verdict) for verdict in verdicts if isinstance(verdict, Problem))
+    clears = tuple(verdict for verdict in verdicts if isinstance(verdict, Clear))
+    abstentions = tuple(verdict for verdict in verdicts if isinstance(verdict, Abstention))
+    state = "failed" if findings else "passed" if clears else "abstained"
+    return CheckResult(check.code, check.name, state, findings, clears, abstentions)
+
+
+def diagnose(
+    facts: Facts, checks: Sequence[Check], thresholds: Mapping[str, Mapping[str, float]] | None = None
+) -> Diagnosis:
+    """Judge one episode with the given checks; `thresholds` maps a code to overridden limits."""
+    limits = thresholds or {}
+    results = tuple(run_check(check, facts, limits.get(check.code, {})) for check in checks)
+    found = [finding for result in results for finding in result.findings]
+    return Diagnosis(facts.episode, results, causal_order(found, checks))
+
+
+def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[Finding, ...]:
+    """Order findings by cause: by stage, symptoms last; a consequence stands behind the finding that explains it.
+
+    A finding is explained by the earliest finding that is no symptom and either is named in its check's
+    `explained_by`, or, for a symptom, is any at all. Explanations do not chain: the root carries all.
+    """
+    by_code = {check.code: check for check in checks}
+
+    def rank(finding: Finding) -> tuple[bool, int, int, str]:
+        return finding.symptom, finding.stage.order, finding.first_step, finding.code
+
+    ordered = sorted(findings, key=rank)
+    roots: list[Finding] = []
+    consequences: list[Finding] = []
+    for finding in ordered:
+        causes = by_code[finding.code].explained_by if finding.code in by_code else ()
+        cause = next(
+            (
+                root
+                for root in roots
+                if root.code != finding.code and not root.symptom and (finding.symptom or root.code in causes)
+            ),
+            None,
+        )
+        if cause is None:
+            roots.append(finding)
+        else:
+            consequences.append(replace(finding, explained_by=cause.code))
+    # A code can have several roots (two prompts, say); its consequences stand once, behind the last of them.
+    last_of = {root.code: index for index, root in enumerate(roots)}
+    ordered_roots: list[Finding] = []
+    for index, root in enumerate(roots):
+        ordered_roots.append(root)
+        if last_of[root.code] == index:
+            ordered_roots.extend(c for c in consequences if c.explained_by == root.code)
+    return tuple(ordered_roots)
+
+
+def _finding(check: Check, problem: Problem) -> Finding:
+    return Finding(
+        code=check.code,
+        name=check.name,
+        stage=problem.stage or check.stage,
+        severity=problem.severity,
+        first_step=problem.first_step,
+        last_step=problem.last_step,
+        message=problem.message,
+        remedy=problem.remedy,
+        evidence=problem.evidence,
+        frames=problem.frames,
+        symptom=check.symptom,
+    )

@@ -1,0 +1,147 @@
+"""What a trace holds, as plain data: the meeting point of the taps that write it and the facts that are measured on it.
+
+Frames are uint8 RGB of shape (H, W, 3) in the row order in which the program had them. Actions are float64 of shape
+(action_dim,). Times are milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Frame:
+    """One picture at one step: always a thumbnail, at chosen steps also the full frame.
+
+    Attributes:
+        shape: (H, W) of the full frame.
+        minimum, maximum: smallest and largest value over the *full* frame, 0..255 (None where not measured).
+        load_thumbnail: returns uint8 (h, w, 3), an area average of the full frame (JPEG, so off by a few levels).
+        load_full: returns the full frame, lossless, or None where it was not kept.
+    """
+
+    shape: tuple[int, int]
+    load_thumbnail: Callable[[], np.ndarray]
+    load_full: Callable[[], np.ndarray] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @cached_property
+    def thumbnail(self) -> np.ndarray:
+        return self.load_thumbnail()
+
+    @cached_property
+    def full(self) -> np.ndarray | None:
+        return self.load_full() if self.load_full else None
+
+    @property
+    def best(self) -> np.ndarray:
+        """The full frame where it was kept, else the thumbnail."""
+        return self.thumbnail if self.full is None else self.full
+
+
+@dataclass
+class Query:
+    """One call of the policy, as seen at the model's own boundary.
+
+    Attributes:
+        prompt: text given to the processor; None where only ids could be seen.
+        input_ids: ids given to the model (before it appends anything), shape (T,).
+        image: what the model was given, un-normalised from `pixel_values` with the first tower's mean and std.
+        pixel_stats: per channel of `pixel_values` (6 for a fused tower): mean, min, max.
+        ids: every id that the model generated in this query, in order.
+        action_mass: per generated token, probability mass on the family's action ids.
+        margin: per generated token, log-probability of the best id minus that of the second best.
+        entropy: per generated token, entropy in nats of the distribution *within* the action ids.
+        normalised: what the model's own bin centres give for the last `action_dim` ids, shape (action_dim,).
+        action: what `predict_action` returned, shape (action_dim,).
+        options: keyword arguments of the call that are not tensors (unnorm_key, do_sample ...).
+        vision_calls: how often the vision tower ran during this query.
+    """
+
+    prompt: str | None = None
+    input_ids: tuple[int, ...] = ()
+    image: Frame | None = None
+    pixel_stats: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    ids: tuple[int, ...] = ()
+    action_mass: tuple[float, ...] = ()
+    margin: tuple[float, ...] = ()
+    entropy: tuple[float, ...] = ()
+    normalised: tuple[float, ...] | None = None
+    action: tuple[float, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    vision_calls: int | None = None
+
+
+@dataclass
+class Step:
+    """One control step: the observation before it, the query (if any) and what was executed.
+
+    Attributes:
+        number: control step counted from the episode's first query, which is 0; settle steps are negative.
+        frames: camera name -> raw frame as the environment returned it, before any rotation.
+        proprio: name -> values, in the environment's own units (LIBERO: metres, quaternion xyzw).
+        executed: the action that `env.step` received.
+        timings: stage -> milliseconds; memory: name -> bytes.
+    """
+
+    number: int
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+    proprio: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    query: Query | None = None
+    executed: tuple[float, ...] = ()
+    reward: float = 0.0
+    done: bool = False
+    success: bool | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """How an episode ended: `success`, `horizon`, `exception` or `interrupted` (the recording just stops)."""
+
+    ended: str
+    success: bool
+    steps: int
+    error: str = ""
+
+
+@dataclass
+class Episode:
+    """One recorded episode.
+
+    Attributes:
+        run: what holds for the whole run: `versions`, `spec` (the resolved run.yaml), `assets`, `device`, and
+            `checkpoint`: name, model_type, norm_stats, unnorm_key, n_action_bins, vocab_size, image_size,
+            pixel_mean, pixel_std (per channel of pixel_values), center_crop, parameters, dtype.
+        task: suite, task_id, name, language, init_state, seed, episode, horizon, fault (name or ""), and `cameras`:
+            name -> {"position": 3 metres, "rotation": 9 (row-major camera-to-world, MuJoCo axes: x right, y up,
+            looking along -z), "fovy_deg": vertical field of view, "height", "width"}, from the simulator.
+        truncated: the recording ends without its closing record (killed, or the disk was full).
+    """
+
+    run: Mapping[str, Any]
+    task: Mapping[str, Any]
+    steps: Sequence[Step]
+    outcome: Outcome
+    truncated: bool = False
+    source: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"task{self.task.get('task_id', '?')}-init{self.task.get('init_state', '?')}-ep{self.task.get('episode', 0)}"
+
+    def policy_steps(self) -> Iterator[Step]:
+        """Steps from the first query on."""
+        return (step for step in self.steps if step.number >= 0)
+
+    def queries(self) -> Iterator[tuple[int, Query]]:
+        """(step number, query) for every step at which the policy was asked."""
+        return ((step.number, step.query) for step in self.steps if step.query is not None)
