@@ -1,6 +1,6 @@
 """Prints greedy ids and actions of the tiny checkpoint as JSON, to be compared between transformers versions.
 
-    python tests/compat_actions.py [FOLDER] > actions.json
+python tests/compat_actions.py [FOLDER] > actions.json
 """
 
 from __future__ import annotations

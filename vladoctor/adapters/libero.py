@@ -18,6 +18,7 @@ import atexit
 import contextlib
 import gc
 import hashlib
+import importlib.resources
 import importlib.util
 import io
 import os
@@ -233,8 +234,8 @@ def reset_to(env: OffScreenRenderEnv, init_state: np.ndarray) -> dict[str, Any]:
     expected = 1 + int(model.nq) + int(model.nv)
     if state.shape != (expected,):
         raise UserError(
-            f"the init state has shape {state.shape}; this task's model needs ({expected},): time, {model.nq} positions, "
-            f"{model.nv} velocities",
+            f"the init state has shape {state.shape}; this task's model needs ({expected},): "
+            f"time, {model.nq} positions, {model.nv} velocities",
             where="init_state",
             remedy="use a row of the same task's init states (load_task(...).init_states[i])",
         )
@@ -242,7 +243,7 @@ def reset_to(env: OffScreenRenderEnv, init_state: np.ndarray) -> dict[str, Any]:
 
 
 def settle(env: OffScreenRenderEnv, obs: dict[str, Any], steps: int = WAIT_STEPS) -> dict[str, Any]:
-    """Send `WAIT_ACTION` for `steps` control steps, as the official evaluation does first, and return the observation."""
+    """Send `WAIT_ACTION` for `steps` control steps, as the official evaluation does first; return the observation."""
     for _ in range(steps):
         obs = env.step(list(WAIT_ACTION))[0]
     return obs
@@ -298,9 +299,7 @@ def _assets_remedy() -> str:
 
 
 def _fixtures() -> Path:
-    import vladoctor.fixtures
-
-    return Path(str(vladoctor.fixtures.__file__)).resolve().parent
+    return Path(str(importlib.resources.files("vladoctor.fixtures"))).resolve()
 
 
 def _write_config(root: Path) -> None:
@@ -351,7 +350,7 @@ def _device_list(value: str) -> bool:
 
 @contextlib.contextmanager
 def _egl_device() -> Iterator[None]:
-    """Show robosuite an empty CUDA_VISIBLE_DEVICES while it would reject the true one; torch sees the true one again."""
+    """Show robosuite an empty CUDA_VISIBLE_DEVICES where it would reject the true one, which is put back afterwards."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or visible == "" or _device_list(visible):
         yield
@@ -490,7 +489,9 @@ def _init_states(path: Path) -> np.ndarray:
 
     if not path.is_file():
         raise UserError(
-            "the file of init states is missing", where=str(path), remedy="correct `init_states` in LIBERO's config.yaml"
+            "the file of init states is missing",
+            where=str(path),
+            remedy="correct `init_states` in LIBERO's config.yaml",
         )
     # A pickled numpy array that comes with LIBERO's own package; torch refuses it by default since 2.6.
     return np.asarray(torch.load(path, weights_only=False), dtype=np.float64)

@@ -1,0 +1,131 @@
+"""What each fault does to a run, and what vladoctor says of it: the table in docs/evidence.md.
+
+    python benchmarks/faults.py fixtures/runs/evidence.yaml --workers 2 --write docs/evidence.md
+
+Every row is one `vladoctor diagnose RUN --fault NAME --format json`, run as a user runs it, in a process of its own.
+Rows whose report exists below --out are not run again, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from evidence import interval, write_section
+
+from vladoctor.check import all_faults
+
+HEALTHY = "(healthy)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--faults", nargs="*", help="names; by default all of them and the healthy loop")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("reports/faults"))
+    parser.add_argument("--write", type=Path, help="Markdown file whose section `faults` is replaced")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    arguments = parser.parse_args()
+    names = arguments.faults or [HEALTHY, *all_faults()]
+    started = time.time()
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        reports = list(pool.map(lambda name: report(arguments.run, name, arguments.out), names))
+    rows = [row(name, found) for name, found in zip(names, reports, strict=True)]
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+    text = table(rows, reports[0], time.time() - started, arguments.workers)
+    if arguments.write:
+        write_section(arguments.write, "faults", text)
+    if not arguments.json:
+        print(text)
+
+
+def report(run: Path, name: str, out: Path) -> dict[str, Any]:
+    """The run report for a fault, from an earlier run if there is one."""
+    folder = out / name.strip("()")
+    path = folder / "report.json"
+    if not path.is_file():
+        command = [sys.executable, "-m", "vladoctor", "diagnose", str(run), "--out", str(folder), "--format", "json"]
+        if name != HEALTHY:
+            command += ["--fault", name]
+        environment = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, check=False
+        )
+        if not path.is_file():
+            raise SystemExit(f"{name}: no report (exit {done.returncode})\n{done.stderr[-3000:]}")
+        print(f"{name}: exit {done.returncode}", file=sys.stderr, flush=True)
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def row(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table: counts over the episodes of a report."""
+    own = all_faults()[name][1].code if name != HEALTHY else ""
+    episodes = found["episodes"]
+    headlines = Counter(e["findings"][0]["code"] if e["findings"] else "none" for e in episodes)
+    roots = Counter(
+        code
+        for e in episodes
+        for code in {f["code"] for f in e["findings"] if not f["explained_by"]} - {own}
+    )
+    consequences = Counter(code for e in episodes for code in {f["code"] for f in e["findings"] if f["explained_by"]})
+    steps = [next((f["first_step"] for f in e["findings"] if f["code"] == own), None) for e in episodes]
+    return {
+        "fault": name,
+        "code": own or "none",
+        "episodes": len(episodes),
+        "successes": sum(bool(e["success"]) for e in episodes),
+        "headlines": dict(headlines),
+        "named": sum(step is not None for step in steps) if own else None,
+        "first_step": [step for step in steps if step is not None],
+        "wrong": dict(roots),
+        "consequences": dict(consequences),
+    }
+
+
+def table(rows: list[dict[str, Any]], sample: dict[str, Any], seconds: float, workers: int) -> str:
+    """The section as Markdown."""
+    lines = [
+        "| fault | its code | episodes | success (95 % interval) | first code reported | first step, median (max) "
+        "| other root codes | consequences under it |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        steps = sorted(r["first_step"])
+        place = f"{steps[len(steps) // 2]} ({steps[-1]})" if steps else "–"
+        lines.append(
+            f"| {r['fault']} | {r['code']} | {r['episodes']} | {interval(r['successes'], r['episodes'])} "
+            f"| {_counts(r['headlines'], r['episodes'])} | {place} | {_counts(r['wrong'], r['episodes'])} "
+            f"| {_counts(r['consequences'], r['episodes'])} |"
+        )
+    run = sample["run"]
+    versions = run["versions"]
+    return "\n".join(
+        [
+            f"Machine: {platform.machine()}, {os.cpu_count()} cores, {workers} processes; {seconds / 60:.0f} min for the rows "
+            f"that were run in this call. Versions: "
+            + ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "mujoco", "robosuite", "numpy"))
+            + f". Assets: {run['assets']['kind']}. Policy on {run['device']}, greedy.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _counts(counter: dict[str, int], total: int) -> str:
+    return ", ".join(f"{code} {count}/{total}" for code, count in sorted(counter.items())) or "–"
+
+
+if __name__ == "__main__":
+    main()

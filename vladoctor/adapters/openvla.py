@@ -1,0 +1,245 @@
+"""An OpenVLA checkpoint from a local snapshot, loaded and asked as the official evaluation does it.
+
+Source: openvla/openvla@c8f03f4, experiments/robot/openvla_utils.py. Torch and transformers are imported in the
+functions that need them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vladoctor.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+INSTALL = 'run: pip install "vladoctor[torch]"'
+
+
+@dataclass
+class OpenVLAPolicy:
+    """A loaded checkpoint.
+
+    Attributes:
+        model: the remote-code model, with `predict_action`, in eval mode.
+        processor: the remote-code processor, `(text, PIL image) -> input_ids, attention_mask, pixel_values`.
+        device, dtype: as torch names them, e.g. "cuda:0", "bfloat16".
+        unnorm_key: statistics that `predict_action` is asked to use.
+        image_size: side of the model's square input in pixels.
+        options: further keyword arguments of `predict_action`.
+        prepare_inputs: applied to the processor's output before the model is asked; the identity.
+    """
+
+    model: Any
+    processor: Any
+    path: Path
+    device: str
+    dtype: str
+    unnorm_key: str
+    image_size: int
+    options: dict[str, Any] = field(default_factory=lambda: {"do_sample": False})
+    prepare_inputs: Callable[[Any], Any] = field(default=lambda inputs: inputs)
+
+    def query(self, prompt: str, image: Image.Image) -> np.ndarray:
+        """Ask for one action: float64 (7,), un-normalised, gripper 0 = closed, 1 = open."""
+        import torch
+
+        inputs = self.processor(prompt, image).to(self.device, dtype=getattr(torch, self.dtype))
+        action: np.ndarray = self.model.predict_action(
+            **self.prepare_inputs(inputs), unnorm_key=self.unnorm_key, **self.options
+        )
+        return action
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The ids that the checkpoint's own tokenizer makes of a prompt, BOS included."""
+        return [int(token) for token in self.processor.tokenizer(prompt)["input_ids"]]
+
+    def facts(self) -> dict[str, Any]:
+        """What the checkpoint says of itself, for the trace (see `records.Episode.run`)."""
+        config = self.model.config
+        images = self.processor.image_processor
+        return {
+            "name": self.path.name,
+            "model_type": config.model_type,
+            "architectures": list(config.architectures or []),
+            "norm_stats": _plain(self.model.norm_stats),
+            "unnorm_key": self.unnorm_key,
+            "n_action_bins": int(config.n_action_bins),
+            "vocab_size": int(self.model.vocab_size),
+            "image_size": self.image_size,
+            "pixel_mean": [float(value) for tower in getattr(images, "means", ()) for value in tower],
+            "pixel_std": [float(value) for tower in getattr(images, "stds", ()) for value in tower],
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "dtype": self.dtype,
+        }
+
+
+def load_policy(
+    path: Path,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    unnorm_key: str | None = None,
+    suite: str = "",
+    attention: str | None = None,
+    threads: int | None = None,
+) -> OpenVLAPolicy:
+    """Load a snapshot folder. Nothing is fetched from a hub.
+
+    Args:
+        path: folder with config.json, weights, tokenizer and the checkpoint's own modelling files.
+        device: "cpu", "cuda", "cuda:1", or "auto": the first GPU if there is one.
+        dtype: of the weights and the floating-point inputs; by default bfloat16 on a GPU, float32 on a CPU.
+        unnorm_key: statistics to un-normalise with; by default the suite's name, or that with "_no_noops".
+        attention: transformers' `attn_implementation`; by default what transformers chooses.
+        threads: torch's CPU threads; by default torch's own choice.
+
+    Raises:
+        UserError: the folder, a file in it, the GPU, a library or the statistics are missing.
+    """
+    torch, transformers = _import_torch()
+    _check_snapshot(path)
+    device = _device(torch, device)
+    dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
+    if threads:
+        torch.set_num_threads(threads)
+    arguments: dict[str, Any] = {
+        "trust_remote_code": True,
+        "local_files_only": True,
+        _dtype_argument(transformers): getattr(torch, dtype),
+    }
+    if attention:
+        arguments["attn_implementation"] = attention
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(path, trust_remote_code=True, local_files_only=True)
+        model = auto_class(transformers).from_pretrained(path, **arguments)
+    except ImportError as error:
+        raise UserError(
+            f"the checkpoint's code needs a library that is missing: {error}",
+            where=str(path),
+            remedy="install it; OpenVLA's own files need timm==0.9.10 and transformers==4.40.1",
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"the checkpoint cannot be loaded: {type(error).__name__}: {str(error).strip() or 'no message'}",
+            where=str(path),
+            remedy=f"compare the folder with the published snapshot (all files, full size); this is transformers "
+            f"{transformers.__version__}",
+        ) from error
+    try:
+        model = model.to(device).eval()
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU has too little memory for the weights in {dtype}: {error}",
+            where=f"model.device: {device}",
+            remedy="free the GPU, or use dtype bfloat16 (OpenVLA-7B: 14.0 GiB in bfloat16, 28.0 GiB in float32)",
+        ) from error
+    statistics = path / "dataset_statistics.json"
+    if statistics.is_file():
+        model.norm_stats = json.loads(statistics.read_text(encoding="utf-8"))
+    return OpenVLAPolicy(
+        model=model,
+        processor=processor,
+        path=path.resolve(),
+        device=device,
+        dtype=dtype,
+        unnorm_key=choose_unnorm_key(model.norm_stats, unnorm_key, suite, str(path)),
+        image_size=int(model.config.image_sizes[0]),
+    )
+
+
+def auto_class(transformers: Any) -> Any:
+    """The Auto class under which OpenVLA registers: AutoModelForVision2Seq, on 5.x its successor."""
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForVision2Seq
+
+
+def choose_unnorm_key(norm_stats: dict[str, Any], asked: str | None, suite: str, where: str) -> str:
+    """The key to un-normalise with, by the official evaluation's rule.
+
+    Raises:
+        UserError: the checkpoint has no such statistics; names those it has.
+    """
+    keys = sorted(norm_stats)
+    candidates = [asked] if asked else [suite, f"{suite}_no_noops"]
+    for key in candidates:
+        if key in norm_stats:
+            return str(key)
+    near = get_close_matches(candidates[0] or "", keys, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(
+        f"the checkpoint has no statistics for unnorm_key {candidates[0]!r}",
+        where=where,
+        remedy=f"{hint}it has {', '.join(keys)}; statistics of another robot or camera set-up make every motion wrong, "
+        "so use a checkpoint that was trained for this suite",
+    )
+
+
+def _import_torch() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed", where="model", remedy=INSTALL) from error
+    return torch, transformers
+
+
+def _check_snapshot(path: Path) -> None:
+    if not path.is_dir():
+        raise UserError(
+            "the model folder does not exist",
+            where=str(path),
+            remedy="download a snapshot into it, e.g. "
+            "`hf download openvla/openvla-7b-finetuned-libero-object --local-dir weights/openvla-7b-libero-object`, "
+            "or correct `model.path` (relative to the run file)",
+        )
+    if not (path / "config.json").is_file():
+        raise UserError("no config.json in the model folder", where=str(path), remedy="name the snapshot's own folder")
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        raise UserError(
+            "no weights in the model folder (*.safetensors)",
+            where=str(path),
+            remedy="download the whole snapshot; a git clone without git-lfs leaves the weights out",
+        )
+    for file in path.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            if stream.read(40).startswith(b"version https://git-lfs"):
+                raise UserError(
+                    "the weights file is a git-lfs pointer, not weights", where=str(file), remedy="run: git lfs pull"
+                )
+
+
+def _device(torch: Any, device: str) -> str:
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if not available:
+            reason = "this PyTorch was built without CUDA" if torch.version.cuda is None else "no usable GPU was found"
+            raise UserError(
+                f"device {device} was asked for, but {reason}",
+                where="model.device",
+                remedy="check nvidia-smi, CUDA_VISIBLE_DEVICES and the PyTorch build, or say `device: cpu`",
+            )
+        if index >= torch.cuda.device_count():
+            raise UserError(
+                f"device {device} does not exist", where="model.device", remedy=f"use cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+            )
+    return device
+
+
+def _dtype_argument(transformers: Any) -> str:
+    return "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=lambda array: np.asarray(array).tolist()))

@@ -1,0 +1,385 @@
+"""Runs the reference loop as a run.yaml asks for it, watches it, and judges every episode from its trace."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vladoctor.check import Check, all_checks, all_faults
+from vladoctor.diagnosis import Diagnosis, diagnose
+from vladoctor.errors import UserError
+from vladoctor.facts import Facts
+from vladoctor.profiles import Profile, find_profile, load_profile
+from vladoctor.records import Episode, Outcome
+from vladoctor.result import Progress, RunResult, Silent
+from vladoctor.trace import TraceWriter, find_traces, read_episode
+
+if TYPE_CHECKING:
+    from vladoctor.adapters.libero import LiberoTask
+    from vladoctor.adapters.openvla import OpenVLAPolicy
+    from vladoctor.loop import Loop
+    from vladoctor.runspec import RunSpec
+
+LIBRARIES = (
+    "vladoctor", "torch", "transformers", "tokenizers", "numpy", "mujoco", "robosuite", "hf-libero", "libero", "bddl",
+    "pillow", "opencv-python", "opencv-python-headless", "timm",
+)  # fmt: skip
+
+
+def run_session(
+    spec: RunSpec,
+    *,
+    fault: str | None = None,
+    out: Path,
+    progress: Progress | None = None,
+    policy: OpenVLAPolicy | None = None,
+) -> RunResult:
+    """Run every episode of `spec` under the taps and judge it.
+
+    Args:
+        fault: name of a fault to apply to the running loop; overrides the run.yaml's.
+        out: folder for traces; reports are written by the caller. Existing traces in it are refused.
+        policy: a policy that is loaded already; otherwise `spec.model` says which to load.
+
+    Raises:
+        UserError: something that the run needs is missing or wrong; nothing has been written then.
+    """
+    progress = progress or Silent()
+    fault = fault if fault is not None else spec.fault
+    diagnoses: list[Diagnosis] = []
+    failures: list[str] = []
+    with ExitStack() as cleanup:
+        cleanup.callback(progress.finish)
+        runner = _Runner.open(spec, fault, out, progress, cleanup, policy)
+        episodes = list(runner.episodes())
+        progress.start(len(episodes))
+        for task, init_state, number in episodes:
+            try:
+                diagnoses.append(runner.run(task, init_state, number))
+            except UserError as error:
+                failures.append(f"{task.name}, init state {init_state}: {error}")
+                break
+    return RunResult(
+        spec=spec,
+        run={**runner.run_info, "fault": fault or "", "profile": _profile_info(runner.profile)},
+        diagnoses=tuple(diagnoses),
+        folder=out,
+        failures=tuple(failures),
+    )
+
+
+def replay_session(traces: Sequence[Path], *, spec: RunSpec | None = None, out: Path | None = None) -> RunResult:
+    """Judge recorded episodes again, with the thresholds, checks and profile of `spec` where one is given.
+
+    Args:
+        traces: trace files or folders of them.
+
+    Raises:
+        UserError: there is no trace at the place named.
+    """
+    diagnoses: list[Diagnosis] = []
+    failures: list[str] = []
+    run: dict[str, Any] = {}
+    profile: Profile | None = None
+    for path in [found for trace in traces for found in find_traces(trace)]:
+        try:
+            episode = read_episode(path)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        profile = choose_profile(episode.run, spec)
+        run = run or {**episode.run, "fault": episode.task.get("fault", ""), "profile": _profile_info(profile)}
+        diagnoses.append(judge(episode, profile, spec))
+    return RunResult(spec=spec, run=run, diagnoses=tuple(diagnoses), folder=out, failures=tuple(failures))
+
+
+def judge(episode: Episode, profile: Profile, spec: RunSpec | None = None) -> Diagnosis:
+    """Judge one recorded episode."""
+    return diagnose(Facts(episode, profile), selected_checks(spec), spec.checks.thresholds if spec else None)
+
+
+def selected_checks(spec: RunSpec | None) -> tuple[Check, ...]:
+    """The checks that a run asks for; all of them unless it selects or ignores some."""
+    checks = all_checks()
+    if spec is None:
+        return checks
+    chosen = spec.checks.select or [check.code for check in checks]
+    return tuple(check for check in checks if check.code in chosen and check.code not in spec.checks.ignore)
+
+
+def choose_profile(run: Mapping[str, Any], spec: RunSpec | None = None) -> Profile:
+    """The profile that the run.yaml names, else the one that fits the recorded checkpoint; overrides applied."""
+    if spec is not None and spec.profile.name != "auto":
+        profile = load_profile(spec.profile.name)
+    else:
+        recorded = run.get("spec", {}).get("env", {}).get("suite", "")
+        profile = find_profile(run.get("checkpoint", {}), spec.env.suite if spec is not None else recorded)
+    return profile.with_overrides(spec.profile.overrides) if spec is not None and spec.profile.overrides else profile
+
+
+@dataclass
+class _Runner:
+    """What stays the same from one episode to the next."""
+
+    spec: RunSpec
+    fault: str | None
+    out: Path
+    progress: Progress
+    policy: OpenVLAPolicy
+    tasks: Sequence[LiberoTask]
+    profile: Profile
+    run_info: Mapping[str, Any]
+    cleanup: ExitStack
+    loop: Loop | None = None
+
+    @classmethod
+    def open(
+        cls,
+        spec: RunSpec,
+        fault: str | None,
+        out: Path,
+        progress: Progress,
+        cleanup: ExitStack,
+        policy: OpenVLAPolicy | None,
+    ) -> _Runner:
+        """Find and load everything the run needs; what is missing ends it before anything is written."""
+        from vladoctor.adapters import libero
+        from vladoctor.adapters.openvla import load_policy
+
+        if fault and fault not in all_faults():
+            raise UserError(f"there is no fault {fault!r}", where="fault", remedy="see: vladoctor faults --list")
+        if find_traces(out, missing_ok=True):
+            raise UserError(
+                "the folder already holds traces of an earlier run",
+                where=str(out),
+                remedy="name another with --out, or remove it",
+            )
+        assets = libero.prepare(spec.env.assets)
+        progress.note(f"assets: {assets.kind} ({assets.note})")
+        tasks = [libero.load_task(spec.env.suite, task) for task in _task_names(spec)]
+        for task in tasks:
+            _check_init_states(task, spec.env.init_states)
+        if policy is None:
+            progress.note(f"loading {spec.model.path}")
+            policy = load_policy(
+                spec.model.path,
+                device=spec.model.device,
+                dtype=spec.model.dtype,
+                unnorm_key=spec.model.unnorm_key,
+                suite=spec.env.suite,
+                attention=spec.model.attention,
+                threads=spec.model.threads,
+            )
+        _seed_everything(spec.env.seed)
+        run_info: dict[str, Any] = {
+            "versions": versions(),
+            "spec": _plain_spec(spec),
+            "assets": {"kind": assets.kind, "note": assets.note},
+            "device": device_name(policy.device),
+            "checkpoint": {**policy.facts(), "center_crop": spec.model.center_crop},
+        }
+        undo = all_faults()[fault][0].before_env if fault else None
+        if undo is not None:
+            cleanup.callback(undo())
+        profile = choose_profile(run_info, spec)
+        runner = cls(spec, fault, out, progress, policy, tasks, profile, run_info, cleanup)
+        cleanup.callback(runner.close)
+        return runner
+
+    def episodes(self) -> Iterator[tuple[LiberoTask, int, int]]:
+        """(task, init state index, episode number) in the order in which the official evaluation runs them."""
+        for task in self.tasks:
+            states = self.spec.env.init_states
+            for number in range(self.spec.env.episodes or len(states)):
+                yield task, states[number % len(states)], number
+
+    def run(self, task: LiberoTask, init_state: int, number: int) -> Diagnosis:
+        """Run, record and judge one episode. What the program raises ends up in its outcome."""
+        from vladoctor.taps.env import camera_geometry, watch_env
+        from vladoctor.taps.policy import watch_policy
+        from vladoctor.taps.recorder import Recorder
+
+        name = f"{task_label(task)}-init{init_state}-ep{number}"
+        self.progress.episode_start(name)
+        loop = self._loop_for(task)
+        checkpoint = self.run_info["checkpoint"]
+        expected = expected_prompt(self.profile, task.language)
+        facts = {
+            "suite": task.suite,
+            "task_id": task.task_id,
+            "label": task_label(task),
+            "name": task.name,
+            "language": task.language,
+            "init_state": init_state,
+            "episode": number,
+            "seed": self.spec.env.seed,
+            "horizon": loop.horizon,
+            "settle_steps": loop.settle_steps,
+            "camera": loop.camera,
+            "fault": self.fault or "",
+            "cameras": camera_geometry(loop.env, [loop.camera]),
+            "expected_prompt_ids": self.policy.prompt_ids(expected) if expected is not None else None,
+        }
+        path = self.out / "traces" / f"{name}.mcap"
+        writer = TraceWriter(
+            path,
+            self.run_info,
+            facts,
+            thumbnail=self.spec.trace.thumbnail,
+            full_every=self.spec.trace.full_every,
+        )
+        recorder = Recorder(writer)
+        outcome = Outcome("interrupted", False, 0)
+        steps = 0
+
+        def on_step(step: int, milliseconds: float) -> None:
+            nonlocal steps
+            steps = step + 1
+            self.progress.step(step, loop.horizon, milliseconds)
+
+        detach: list[Callable[[], None]] = []
+        try:
+            detach.append(watch_env(loop.env, recorder, [loop.camera]))
+            detach.append(
+                watch_policy(
+                    self.policy.model,
+                    self.policy.processor,
+                    recorder,
+                    pixel_mean=checkpoint["pixel_mean"],
+                    pixel_std=checkpoint["pixel_std"],
+                )
+            )
+            outcome = loop.run_episode(task.init_states[init_state], on_step)
+        except Exception as error:
+            # The episode is kept and the error reported with it; the official evaluation would count a failed policy.
+            outcome = Outcome("exception", False, steps, error=f"{type(error).__name__}: {error}")
+        finally:
+            for undo in reversed(detach):
+                undo()
+            recorder.close(outcome)
+        for problem in recorder.errors:
+            self.progress.note(f"{name}: {problem}")
+        diagnosis = judge(read_episode(path), self.profile, self.spec)
+        self.progress.episode_end(name, outcome, diagnosis.findings)
+        return diagnosis
+
+    def close(self) -> None:
+        """Close the environment, if one is open."""
+        from vladoctor.adapters import libero
+
+        if self.loop is not None:
+            libero.close_env(self.loop.env)
+            self.loop = None
+
+    def _loop_for(self, task: LiberoTask) -> Loop:
+        """The loop for a task: LIBERO's env is bound to one, so a new task needs a new env."""
+        from vladoctor.adapters import libero
+        from vladoctor.loop import HORIZONS, Loop, reference_stages
+
+        if self.loop is not None and self.loop.task is task:
+            return self.loop
+        self.close()
+        spec = self.spec
+        env = libero.make_env(task, resolution=spec.env.size, cameras=(spec.env.camera,), seed=spec.env.env_seed)
+        # A copy, so that what a fault changes on it does not pile up from task to task.
+        policy = replace(self.policy, options=dict(self.policy.options))
+        self.loop = Loop(
+            env=env,
+            policy=policy,
+            task=task,
+            stages=reference_stages(policy, center_crop=spec.model.center_crop),
+            camera=spec.env.camera,
+            settle_steps=spec.env.settle_steps,
+            horizon=spec.env.horizon or HORIZONS.get(task.suite, 280),
+        )
+        if self.fault:
+            apply = all_faults()[self.fault][0].apply
+            if apply is not None:
+                apply(self.loop)
+        return self.loop
+
+
+def expected_prompt(profile: Profile, instruction: str) -> str | None:
+    """The prompt that the profile calls for, or None where it does not say."""
+    template = profile.get("prompt.template")
+    if template is None:
+        return None
+    return str(template).format(instruction=instruction.lower() if profile.get("prompt.lowercase") else instruction)
+
+
+def task_label(task: LiberoTask) -> str:
+    """A short name for a task: "task0" for a suite's own, the BDDL file's name for others."""
+    if task.bddl_file.parent.name == task.suite:
+        return f"task{task.task_id}"
+    return f"task{task.task_id}-{task.name.replace('_', '-')[:40].strip('-')}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the libraries that decide what a loop does."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: str) -> str:
+    """The device as a person would name it, e.g. "cuda (NVIDIA H200)"."""
+    torch = sys.modules.get("torch")
+    if torch is not None and device.startswith("cuda"):
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return device
+
+
+def _profile_info(profile: Profile) -> dict[str, str]:
+    return {"name": profile.name, "reason": profile.reason}
+
+
+def _task_names(spec: RunSpec) -> Sequence[int | str]:
+    from vladoctor.adapters import libero
+
+    if spec.env.tasks == "all":
+        return range(len(libero.suite_tasks(spec.env.suite)))
+    return spec.env.tasks
+
+
+def _check_init_states(task: LiberoTask, states: Sequence[int]) -> None:
+    wrong = [state for state in states if not 0 <= state < len(task.init_states)]
+    if wrong:
+        raise UserError(
+            f"task {task.name} has no init state {wrong[0]}",
+            where="env.init_states",
+            remedy=f"use 0 to {len(task.init_states) - 1}",
+        )
+
+
+def _seed_everything(seed: int) -> None:
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - LIBERO and robosuite draw from the global generator
+    torch.manual_seed(seed)
+
+
+def _plain_spec(spec: RunSpec) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    result: dict[str, Any] = plain(asdict(spec))
+    return result
