@@ -19,8 +19,8 @@ CAN, BASKET = np.array([-0.12, -0.24, expert.REST_HEIGHT]), np.array([0.0, 0.26,
 def state(
     *, over: float = 0.0, beside: float = 0.0, lifted: float = 0.0, gap: float = 0.079, held: bool = False
 ) -> expert.State:
-    item = CAN + [0, 0, lifted]
-    gripper = item + [0, beside, expert.GRASP_ABOVE + over]
+    item = CAN + np.array([0, 0, lifted])
+    gripper = item + np.array([0, beside, expert.GRASP_ABOVE + over])
     return expert.State(gripper=gripper, item=item, basket=BASKET, gap=gap, held=held)
 
 
@@ -52,8 +52,8 @@ def test_descending_never_looks_like_lifting() -> None:
 
 
 def test_opens_over_the_basket() -> None:
-    item = BASKET + [0, 0, 0.195]
-    over = expert.State(gripper=item + [0, 0, 0.01], item=item, basket=BASKET, gap=0.063, held=True)
+    item = BASKET + np.array([0, 0, 0.195])
+    over = expert.State(gripper=item + np.array([0, 0, 0.01]), item=item, basket=BASKET, gap=0.063, held=True)
     assert expert.act(over)[6] == expert.OPEN
 
 

@@ -205,7 +205,8 @@ def _same_kind(old: Any, new: Any) -> bool:
 def _advice(name: str, known: Iterable[str], listing: str) -> str:
     names = list(known)
     last = name.rsplit(".", 1)[-1]
-    near = difflib.get_close_matches(name, names, 1, 0.6) or [key for key in names if key.rsplit(".", 1)[-1] == last]
+    near = [key for key in names if last and last in key.rsplit(".", 1)[-1]]
+    near = near or difflib.get_close_matches(name, names, 1)
     return f"did you mean {near[0]}?" if near else f"{listing} {', '.join(names)}"
 
 

@@ -10,10 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
-import os
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +26,10 @@ from PIL import Image
 from vladoctor import __version__
 from vladoctor.check import Severity, Stage, all_checks
 from vladoctor.diagnosis import CheckResult, Diagnosis, Finding
+from vladoctor.facts import registration
 from vladoctor.records import Episode, Frame
 from vladoctor.report import markup
+from vladoctor.report.json import CONFIDENCE, success_interval, trials, write_atomically
 from vladoctor.report.svg import Mark, Series, line_chart, number
 from vladoctor.result import RunResult
 
@@ -56,33 +55,10 @@ ENDINGS = {
     "interrupted": "interrupted",
 }
 
-TRANSFORMS = {
-    "": lambda frame: frame,
-    "identity": lambda frame: frame,
-    "rot90": lambda frame: np.rot90(frame),
-    "rot180": lambda frame: frame[::-1, ::-1],
-    "rot270": lambda frame: np.rot90(frame, 3),
-    "flip-vertical": lambda frame: frame[::-1],
-    "flip-horizontal": lambda frame: frame[:, ::-1],
-    "transpose": lambda frame: frame.swapaxes(0, 1),
-    "anti-transpose": lambda frame: np.rot90(frame, 2).swapaxes(0, 1),
-}
-"""Name of a dihedral element -> raw frame (H, W, 3) to what it carries it to; rot90 is counter-clockwise, as numpy's."""
-
 
 def write_html(result: RunResult, path: Path) -> None:
     """Write the page of a run to `path`, in one piece or not at all."""
-    page = render(result).encode("utf-8", "backslashreplace")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(page)
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    write_atomically(path, render(result).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def render(result: RunResult) -> str:
@@ -94,8 +70,10 @@ def render(result: RunResult) -> str:
     opened: set[str] = set()
     for episode in details:
         # One of a kind stands open; twenty episodes with the same finding are not twenty things to read.
-        episode["open"] = bool(episode["kind"]) and episode["kind"] not in opened or len(details) == 1
+        episode["open"] = episode["kind"] != "" and episode["kind"] not in opened
         opened.add(episode["kind"])
+    if details and opened == {""}:
+        details[0]["open"] = True
     codes = sorted({finding.code for diagnosis in result.diagnoses for finding in diagnosis.findings})
     return (
         _environment()
@@ -111,8 +89,12 @@ def render(result: RunResult) -> str:
             rows=[_row(number, diagnosis, number in shown) for number, diagnosis in numbered],
             details=details,
             hidden=len(numbered) - len(shown),
-            pages=[(check, markup.prose(check.page)) for check in all_checks() if check.code in codes and check.page],
-            spec=_spec_text(result.run.get("spec")),
+            pages=[
+                (check, markup.prose(check.page.strip().removeprefix(check.summary), "h3"))
+                for check in all_checks()
+                if check.code in codes and check.page
+            ],
+            spec=_spec_text(result.spec.to_json() if result.spec else result.run.get("spec")),
             exit_status=result.exit_status,
         )
     )
@@ -132,13 +114,6 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals.update(severities=SEVERITIES)
     return environment
-
-
-@cache
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 # The run
@@ -171,14 +146,16 @@ def _verdict(result: RunResult) -> Verdict:
                 "none",
                 f"No finding in {episodes}, but in {incomplete or total} of them not all could be looked at.",
             )
-        return Verdict("ok", "Healthy: the loop is as this checkpoint expects; what is left is the policy.", (episodes,))
+        return Verdict(
+            "ok", "Healthy: the loop is as this checkpoint expects; what is left is the policy.", [_coverage(diagnoses)]
+        )
     counts = Counter(headline.code for headline in headlines)
     grades = list(Severity)
     gravest = {code: min(grades.index(h.severity) for h in headlines if h.code == code) for code in counts}
     code = min(counts, key=lambda code: (gravest[code], -counts[code], code))
     finding = next(headline for headline in headlines if headline.code == code)
     target = next(n for n, diagnosis in enumerate(diagnoses, 1) if diagnosis.headline is finding)
-    what = _lower_first(markup.first_sentence(finding.message))
+    what = _lower_first(_short(markup.first_sentence(finding.message), 220))
     advice = "Look at this first." if finding.severity is Severity.LOOK else "Fix this first."
     more = [
         f"{counts[other]} of {episodes} otherwise: {other} "
@@ -193,12 +170,41 @@ def _verdict(result: RunResult) -> Verdict:
     )
 
 
+def _coverage(diagnoses: Sequence[Diagnosis]) -> str:
+    """How much stands behind a healthy verdict."""
+    codes = {result.code for diagnosis in diagnoses for result in diagnosis.results}
+    passed = {result.code for diagnosis in diagnoses for result in diagnosis.results if result.state == "passed"}
+    silent = f"; {len(codes - passed)} had nothing to say" if codes - passed else ""
+    return f"{len(passed)} of {len(codes)} checks found what they looked at right{silent}"
+
+
 def _lower_first(text: str) -> str:
     first = text.split(" ", 1)[0]
     return text[0].lower() + text[1:] if first in _SENTENCE_STARTS else text
 
 
-_SENTENCE_STARTS = frozenset("A All An At Each Every In It Its No Not Nothing One The There These This".split())
+_SENTENCE_STARTS = (
+    "A",
+    "All",
+    "An",
+    "At",
+    "Each",
+    "Every",
+    "In",
+    "It",
+    "Its",
+    "No",
+    "Not",
+    "Nothing",
+    "One",
+    "The",
+    "There",
+    "This",
+)
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " …"
 
 
 def _notices(result: RunResult) -> list[tuple[str, str]]:
@@ -206,42 +212,34 @@ def _notices(result: RunResult) -> list[tuple[str, str]]:
     notices = []
     fault = result.run.get("fault")
     if fault:
-        notices.append((f"Fault injected: {fault}", "This loop was broken on purpose, to see what that does."))
+        notices.append((f"Fault injected: {fault}", "This loop was changed on purpose, to see what that does."))
     assets = result.run.get("assets") or {}
     if assets.get("kind") not in (None, "real"):
         notices.append((f"Assets: {assets['kind']}", str(assets.get("note") or "")))
     notices += [("The run is not complete", failure) for failure in result.failures]
     crashed = Counter(f"{check.code} {check.name}" for diagnosis in result.diagnoses for check in diagnosis.crashed)
     notices += [
-        (f"{check} crashed", f"in {count} of {len(result.diagnoses)} episodes; a crash is neither a pass nor a finding")
+        (f"{check} crashed", f"In {count} of {len(result.diagnoses)} episodes; a crash is neither a pass nor a finding")
         for check, count in sorted(crashed.items())
     ]
     return notices
 
 
 def _success_rate(diagnoses: Sequence[Diagnosis]) -> Mapping[str, Any] | None:
-    total = len(diagnoses)
-    if not total:
+    counted = trials(diagnoses)
+    successes = sum(diagnosis.episode.outcome.success for diagnosis in counted)
+    interval = success_interval(successes, len(counted))
+    if interval is None:
         return None
-    successes = sum(diagnosis.episode.outcome.success for diagnosis in diagnoses)
-    low, high = wilson(successes, total)
-    unfinished = sum(d.episode.outcome.ended in ("exception", "interrupted") for d in diagnoses)
     return {
         "successes": successes,
-        "total": total,
-        "rate": 100 * successes / total,
-        "low": 100 * low,
-        "high": 100 * high,
-        "unfinished": unfinished,
+        "total": len(counted),
+        "rate": 100 * successes / len(counted),
+        "low": 100 * interval[0],
+        "high": 100 * interval[1],
+        "confidence": round(100 * CONFIDENCE),
+        "left_out": len(diagnoses) - len(counted),
     }
-
-
-def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    share, weight = successes / total, z * z / total
-    middle = (share + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / (4 * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _facts(result: RunResult) -> list[tuple[str, str, str]]:
@@ -280,17 +278,16 @@ def _flat(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [(str(key), markup.value(item)) for key, item in (mapping or {}).items()]
 
 
-def _chain(diagnoses: Sequence[Diagnosis]) -> list[Mapping[str, str]]:
+def _chain(diagnoses: Sequence[Diagnosis]) -> list[dict[str, str]]:
     """The loop's stages with what was found at each over all episodes."""
     stage_of = {check.code: check.stage for check in all_checks()}
     roots = [f for d in diagnoses for f in d.findings if not f.explained_by]
     consequences = [f for d in diagnoses for f in d.findings if f.explained_by]
-    passed = {stage_of.get(r.code) for d in diagnoses for r in d.results if r.state == "passed"}
+    passed = {r.code for d in diagnoses for r in d.results if r.state == "passed"}
     chain = []
     for stage in Stage:
-        state, codes = "unseen", ""
-        if stage in passed:
-            state = "ok"
+        codes = ", ".join(sorted(code for code in passed if stage_of.get(code) is stage))
+        state = "ok" if codes else "unseen"
         for kind, findings in (("follows", consequences), ("broken", roots)):
             here = [finding for finding in findings if finding.stage is stage]
             if here:
@@ -339,7 +336,7 @@ def _row(number_: int, diagnosis: Diagnosis, linked: bool) -> Mapping[str, Any]:
         "outcome": episode.outcome,
         "ended": ENDINGS.get(episode.outcome.ended, episode.outcome.ended),
         "headline": headline,
-        "sentence": sentence if len(sentence) <= 160 else sentence[:159] + "…",
+        "sentence": _short(sentence, 160),
         "more": sum(not finding.explained_by for finding in diagnosis.findings) - 1,
         "crashed": len(diagnosis.crashed),
         "missing": len(diagnosis.evidence_missing),
@@ -391,6 +388,7 @@ def _findings(diagnosis: Diagnosis) -> list[dict[str, Any]]:
             "finding": finding,
             "frames": [_picture(diagnosis.episode, dict(frame)) for frame in finding.frames],
             "evidence": _evidence(finding),
+            "page": any(check.code == finding.code and check.page for check in all_checks()),
             "consequences": [],
         }
         root = next((root for root in reversed(roots) if root["finding"].code == finding.explained_by), None)
@@ -437,13 +435,14 @@ def _checks(diagnosis: Diagnosis) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to show, or why there is none. `pixelated` where a thumbnail stands in for a full frame."""
+    """A picture to show, or why there is none. `size` is the full frame's, also where its thumbnail stands in."""
 
     title: str
     step: int | None
     uri: str = ""
     absent: str = ""
     pixelated: bool = False
+    thumbnail: bool = False
     size: str = ""
     note: str = ""
 
@@ -467,20 +466,21 @@ def _show(
 ) -> Picture:
     if frame is None:
         return Picture(title, step, absent="not recorded", note=note)
-    if transform not in TRANSFORMS:
+    if transform and transform not in registration.ELEMENTS:
         return Picture(title, step, absent=f"unknown transform {transform}", note=note)
     small = pixels <= STRIP_PIXELS
     try:
-        array = frame.thumbnail if small else frame.best
-        uri = data_uri(TRANSFORMS[transform](np.asarray(array)), pixels)
-    except Exception as error:
+        array = registration.apply(transform or "identity", frame.thumbnail if small else frame.best)
+        uri = data_uri(array, pixels)
+    except Exception as error:  # noqa: BLE001
         # A damaged picture in a trace must not cost the reader the rest of the report.
         return Picture(title, step, absent=f"cannot be read: {error}", note=note)
     height, width = frame.shape
     if transform in ("rot90", "rot270", "transpose", "anti-transpose"):
         height, width = width, height
     thumbnail = not small and frame.full is None
-    return Picture(title, step, uri, pixelated=thumbnail, size=f"{width} × {height}", note=note)
+    coarse = not small and max(array.shape[:2]) < FRAME_PIXELS // 2
+    return Picture(title, step, uri, "", coarse, thumbnail, f"{width} × {height}", note)
 
 
 def data_uri(array: np.ndarray, pixels: int) -> str:
@@ -497,7 +497,7 @@ def _cameras(episode: Episode) -> list[str]:
     return list(dict.fromkeys(name for step in episode.steps for name in step.frames))
 
 
-def _strip(diagnosis: Diagnosis) -> list[Mapping[str, Any]]:
+def _strip(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     """Moments of the episode, evenly spread and with the first steps of its findings: raw frame and model's image."""
     episode = diagnosis.episode
     steps = [step for step in episode.policy_steps() if step.query is not None and step.query.image is not None]
@@ -506,13 +506,13 @@ def _strip(diagnosis: Diagnosis) -> list[Mapping[str, Any]]:
         return []
     wanted = {finding.first_step: finding.code for finding in reversed(diagnosis.findings)}
     index_of = {step.number: index for index, step in enumerate(steps)}
-    chosen = {index_of[number_] for number_ in list(wanted)[-3:] if number_ in index_of}
-    for position in np.linspace(0, len(steps) - 1, min(STRIP, len(steps))):
-        near = round(float(position))
-        if len(chosen) < STRIP and not any(abs(near - index) <= len(steps) // (2 * STRIP) for index in chosen):
+    starts = [index_of[finding.first_step] for finding in diagnosis.findings if finding.first_step in index_of][:3]
+    chosen = {len(steps) - 1, *starts}
+    for near in np.linspace(0, len(steps) - 1, min(STRIP, len(steps))).round().astype(int).tolist():
+        if len(chosen) < STRIP and all(abs(near - index) > len(steps) // (2 * STRIP) for index in chosen):
             chosen.add(near)
     cameras = _cameras(episode)
-    moments = []
+    moments: list[dict[str, Any]] = []
     for index in sorted(chosen):
         step = steps[index]
         image = step.query.image if step.query else None
@@ -531,12 +531,12 @@ def _strip(diagnosis: Diagnosis) -> list[Mapping[str, Any]]:
 # Charts
 
 
-def _marks(diagnosis: Diagnosis) -> list[Mapping[str, Any]]:
+def _marks(diagnosis: Diagnosis) -> list[dict[str, Any]]:
     """Where findings begin: one entry a step."""
     starts: dict[int, list[Finding]] = {}
     for finding in diagnosis.findings:
         starts.setdefault(finding.first_step, []).append(finding)
-    marks = []
+    marks: list[dict[str, Any]] = []
     for step in sorted(starts):
         codes = ", ".join(dict.fromkeys(finding.code for finding in starts[step]))
         grave = min(starts[step], key=lambda finding: list(Severity).index(finding.severity))
@@ -635,6 +635,7 @@ def _memory(episode: Episode) -> list[tuple[str, str]]:
     for step in episode.steps:
         for name, size in step.memory.items():
             peaks[name] = max(peaks.get(name, 0), int(size))
-    return [(name, f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB") for name, size in peaks.items()]
-
-
+    return [
+        (name, f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB")
+        for name, size in peaks.items()
+    ]

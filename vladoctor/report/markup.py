@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from vladoctor.report.svg import number
 
@@ -24,31 +24,36 @@ _SIGNS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 _UNSEEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs")
 _FENCE = re.compile(r"^```.*?^```[ \t]*$", re.M | re.S)
 _BOUNDARY = re.compile(r"^(?![ \t*-])(.*\S.*)\n(?= {4}\S|[*-] )|^( {4}.*)\n(?=\S)", re.M)
+_EMPHASIS = re.compile(r"(?<![\w*])\*(\w(?:[^*\n]*\w)?)\*(?![\w*])")
 _CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.S)
 
 
-def prose(text: str) -> Markup:
-    """The Markdown that messages, remedies and pages use: paragraphs, headings, lists, `code` and code blocks."""
+def prose(text: str, heading: str = "h4") -> Markup:
+    """The Markdown that messages, remedies and pages use: paragraphs, headings, lists, `code` and code blocks.
+
+    Args:
+        heading: tag for headings of every depth.
+    """
     text = textwrap.dedent(text).strip("\n")
     parts: list[Markup] = []
     position = 0
     for fence in _FENCE.finditer(text):
-        parts.append(_blocks(text[position : fence.start()]))
+        parts.append(_blocks(text[position : fence.start()], heading))
         parts.append(_code_block(fence.group().split("\n", 1)[1].rsplit("```", 1)[0]))
         position = fence.end()
-    parts.append(_blocks(text[position:]))
+    parts.append(_blocks(text[position:], heading))
     return Markup("").join(parts)
 
 
 def inline(text: str) -> Markup:
-    """One run of text; what stands between backticks is code."""
+    """One run of text: between backticks is code, between asterisks emphasis."""
     parts: list[Markup] = []
     position = 0
     for code in _CODE.finditer(text):
-        parts.append(Markup("{}").format(text[position : code.start()]))
+        parts.append(_emphasised(text[position : code.start()]))
         parts.append(Markup("<code>{}</code>").format(code.group(2)))
         position = code.end()
-    parts.append(Markup("{}").format(text[position:]))
+    parts.append(_emphasised(text[position:]))
     return Markup("").join(parts)
 
 
@@ -102,6 +107,10 @@ def first_sentence(text: str) -> str:
     return " ".join(first.split()).removesuffix(".")
 
 
+def _emphasised(text: str) -> Markup:
+    return Markup(_EMPHASIS.sub(r"<em>\1</em>", str(escape(text))))
+
+
 def _visible_character(character: str) -> Markup:
     if character == " ":
         return Markup('<span class="ws">·</span><wbr>')
@@ -117,7 +126,7 @@ def _code_block(code: str) -> Markup:
     return Markup('<pre class="code"><code>{}</code></pre>').format(textwrap.dedent(code).strip("\n"))
 
 
-def _blocks(text: str) -> Markup:
+def _blocks(text: str, heading: str) -> Markup:
     """Blocks that blank lines separate."""
     parts: list[Markup] = []
     text = _BOUNDARY.sub(lambda match: f"{match.group().rstrip()}\n\n", text)
@@ -129,9 +138,9 @@ def _blocks(text: str) -> Markup:
             parts.append(_code_block(block))
             continue
         if re.match("#{1,6} ", lines[0]):
-            parts.append(Markup("<h4>{}</h4>").format(inline(lines.pop(0).lstrip("# "))))
+            parts.append(_element(heading, inline(lines.pop(0).lstrip("# "))))
         elif len(lines) > 1 and re.fullmatch(r"([-=~])\1{2,}", lines[1]):
-            parts.append(Markup("<h4>{}</h4>").format(inline(lines[0])))
+            parts.append(_element(heading, inline(lines[0])))
             lines = lines[2:]
         if not lines:
             continue
@@ -144,6 +153,10 @@ def _blocks(text: str) -> Markup:
         else:
             parts.append(Markup("<p>{}</p>").format(inline(_joined("\n".join(lines)))))
     return Markup("").join(parts)
+
+
+def _element(tag: str, content: Markup) -> Markup:
+    return Markup(f"<{tag}>{{}}</{tag}>").format(content)
 
 
 def _joined(text: str) -> str:

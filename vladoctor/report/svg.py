@@ -1,8 +1,8 @@
 """Line charts as inline SVG: a plot that stretches to its column, with its labels as HTML around it.
 
-The drawing holds lines only and is stretched by the browser (`preserveAspectRatio="none"`, strokes keep their width), so
-labels keep one size at every page width. Colours come from the page's style sheet through class names; nothing is drawn
-by colour alone.
+The drawing holds lines only and is stretched by the browser (`preserveAspectRatio="none"`, strokes keep their width),
+so labels keep one size at every page width. Colours come from the page's style sheet through class names; nothing is
+told by colour alone.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def line_chart(
     return Markup(
         '<figure class="chart"><figcaption>{title}{unit}</figcaption>'
         '<div class="plot"><div class="y"><span>{high}</span><span>{low}</span></div>'
-        '<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{spoken}">{drawing}</svg>'
+        '<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{spoken}">'
+        "{drawing}</svg>"
         '<div class="x"><span>{first}</span><span>step</span><span>{last}</span></div></div></figure>'
     ).format(
         title=title,
@@ -119,7 +120,7 @@ def _span(line: Series) -> str:
 
 
 def _thin(line: Series) -> list[tuple[int, Value]]:
-    """Pairs of step and value; of a long series the smallest and the largest of each bucket, so that no peak is lost."""
+    """Pairs of step and value; of a long series the smallest and largest of each bucket, so that no peak is lost."""
     pairs: list[tuple[int, Value]] = [
         (step, value if value is not None and math.isfinite(value) else None)
         for step, value in zip(line.steps, line.values, strict=False)

@@ -1,0 +1,299 @@
+"""The action was not un-normalised with the statistics that the checkpoint and the environment call for.
+
+## What it looks at
+
+The ids of each query, from which the action is recomputed with every set of statistics that is known, the checkpoint's
+own and the published ones, in every way of using them that is known: q01/q99 under the mask (right), the mask
+ignored, twice, not at all, min/max, mean/std, and with bin edges or 256 centres in the place of 255. What reproduces
+*all* of the returned actions is what was used. The same is done for what was executed, since a loop can spoil a right
+action.
+
+Sets are compared by what they give, not by name: another key with the same numbers is right.
+
+## Why it is bad
+
+Nothing fails, the arm moves, and every motion has the wrong size. Bridge's statistics make LIBERO motions 20 to 28
+times too small in x, y and z; a normalised action is up to 13 times too large in rotation; un-normalised twice it is as
+much too small; with the mask ignored a closed gripper (0) becomes 0.5, which 2g - 1 turns into "hold".
+
+## Evidence
+
+`span_used` and `span_expected` are the distances between what -1 and +1 stand for, in units of the action, and
+`scale_ratio` their quotient: 0.05 means that motions came out at a twentieth. `seen` is what reproduces the actions,
+`also_possible` what reproduces them as well. Where no known set does, the spans are measured from the actions.
+
+Severity is stop from a ratio of 3 on, up or down, in any arm dimension, and if the gripper can no longer close. The
+four LIBERO suites' own statistics differ among themselves by up to 2.4; those of the base checkpoint's 25 data sets
+differ from libero_object's by 3.6 or more in at least one dimension (norm_stats of the published checkpoints). Up to
+one bin's width nothing is said about statistics: it is no more than the model's own resolution.
+
+## Fix
+
+```python
+action = model.predict_action(**inputs, unnorm_key="libero_object", do_sample=False)
+```
+
+and use what comes back as it is, but for the gripper. A checkpoint that has no statistics for the environment was not
+trained on it; another data set's key only removes the error.
+
+## Known gaps
+
+If the statistics in the checkpoint's own folder were overwritten with others, they are taken for right. Actions that do
+not follow from the ids at all (averaged over queries, delayed) are left to VD503, the gripper's convention to VD502.
+
+## References
+
+- openvla/openvla#118: the base model has no LIBERO key; users substitute another one.
+- openvla/openvla#225: the object suite with the spatial suite's key, no success.
+- huggingface/lerobot#4415: un-normalisation skipped in silence where the key is not found.
+- openvla/openvla#126: un-normalised by hand, and the replay is far off.
+- openvla/openvla#215: outputs a hundred times too small.
+- moojink/openvla-oft#156: several keys in one checkpoint, each of them valid.
+- openvla/openvla#81: statistics in two places, config.json and dataset_statistics.json.
+- parastoopil/openvla-1bit@f93b469 eval_libero.py:99,109: falls back to bridge_orig, and ignores the mask.
+- Formula: openvla/openvla@c8f03f4 prismatic/extern/hf/modeling_prismatic.py:521-534.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
+from vladoctor.facts import statistics as st
+from vladoctor.facts.tokens import token_layout
+
+if TYPE_CHECKING:
+    from vladoctor.facts import Facts
+    from vladoctor.loop import Loop
+
+PASS_ON = "Pass `predict_action`'s result on as it is: its first six values already are in the environment's units."
+
+
+def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Recompute the actions from the ids and compare what reproduces them with what should."""
+    episode, profile = facts.episode, facts.profile
+    layout = token_layout(profile)
+    if layout is None or profile.get("unnorm.method") != "q01_q99":
+        yield Abstention(f"profile {profile.name} does not say how actions are un-normalised")
+        return
+    own = st.checkpoint_statistics(episode)
+    seen = st.observe(episode, layout)
+    expected = st.expectation(episode, profile, own, len(layout.dimensions))
+    if expected is None:
+        yield Abstention("the checkpoint's statistics (norm_stats) were not recorded", missing=True)
+        return
+    if seen is None:
+        yield Abstention("no query was recorded with both its ids and its action", missing=True)
+        return
+    asked = st.asked_for(episode)
+    ways = list(st.candidates(own.values(), st.published_statistics().values(), len(layout.dimensions), asked))
+    low, high = profile.get("environment.input_range") or (-np.inf, np.inf)
+    departure = st.departure(seen, expected, ways, (float(low), float(high)))
+    departure = departure or st.unmasked_gripper(seen, expected)
+    if departure is None:
+        off = expected.bins_off(seen, seen.final)
+        yield Clear(
+            f"{expected.statistics.label} reproduces all {len(seen.steps)} actions; {expected.reason}",
+            {"largest_difference_in_bins": round(off, 3)},
+        )
+        return
+    best = departure.ways[0] if departure.ways else None
+    small = departure.bins_off <= limits["harmless_bins"]
+    if small and (best is None or (best.how == "centres" and best.rule != st.UNMASKED)):
+        yield Clear(
+            f"{expected.statistics.label} gives all {len(seen.steps)} actions to within a bin; {expected.reason}",
+            {"largest_difference_in_bins": round(departure.bins_off, 3)},
+        )
+    elif best is None and not departure.line.holds(expected.arm):
+        if departure.right_before:
+            yield Clear(f"{expected.statistics.label} reproduces what predict_action returned; {expected.reason}")
+        yield Abstention(
+            f"at {len(departure.seen.steps)} of {len(seen.steps)} queries, first at step {departure.seen.steps[0]}, "
+            f"what was {departure.place} follows from the ids in no known way"
+        )
+    else:
+        beyond = st.beyond_reach(seen, profile, layout.dimensions)
+        yield _problem(expected, departure, best, asked, layout.dimensions, beyond, limits["stop_ratio"], small)
+
+
+def _problem(
+    expected: st.Expectation,
+    departure: st.Departure,
+    best: st.Candidate | None,
+    asked: list[str],
+    dimensions: tuple[str, ...],
+    beyond: list[float | None] | None,
+    stop_ratio: float,
+    small: bool,
+) -> Problem:
+    used, right = (best.span if best else 2.0 * departure.line.slope), expected.ways[0].span
+    measured = np.isfinite(used) & (np.abs(right) > st.ROUNDING)
+    ratio = np.divide(used, right, out=np.full(len(right), np.nan), where=measured)
+    arm = ratio[expected.arm & measured]
+    with np.errstate(divide="ignore"):
+        worst = float(np.maximum(np.abs(arm), 1.0 / np.abs(arm)).max(initial=1.0))
+    stage = None
+    unmasked = best is not None and best.rule == st.UNMASKED
+    severity = Severity.LOOK if expected.lacking else Severity.FIX
+    if worst >= stop_ratio or unmasked:
+        severity = Severity.STOP
+    if best is None and departure.right_before:
+        stage = Stage.POSTPROCESS
+    elif best is not None and best.how != "centres":
+        stage, severity = Stage.DECODE, Severity.LOOK if small else Severity.FIX
+    table = {"scale_ratio": ratio, "span_used": used, "span_expected": right}
+    evidence: dict[str, Any] = {
+        "expected": f"the statistics of {expected.statistics.label}, by q01/q99 under the mask",
+        "seen": st.describe(best),
+        "per_dimension": {name: [_number(value) for value in values] for name, values in table.items()},
+        "queries_concerned": len(departure.seen.steps),
+        "largest_difference_in_bins": _number(departure.bins_off),
+    }
+    others = [way for way in departure.ways[1:] if best and not way.equals(best, expected.arm)]
+    if others:
+        evidence["also_possible"] = [st.describe(way) for way in others[:3]]
+    if beyond is not None and any(beyond):
+        evidence["per_dimension"]["share_beyond_reach"] = beyond
+    return Problem(
+        message=f"{_what(best, departure, asked)}; {expected.reason}. {_effect(best, ratio, expected.arm, dimensions)}",
+        remedy=_remedy(best, departure, expected, asked),
+        severity=severity,
+        stage=stage,
+        first_step=int(departure.seen.steps[0]),
+        last_step=int(departure.seen.steps[-1]),
+        evidence=evidence,
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
+def _what(best: st.Candidate | None, departure: st.Departure, asked: list[str]) -> str:
+    subject = f"{'the' if departure.right_before else 'The'} {departure.place} action"
+    before = "`predict_action` returned the right action, but " if departure.right_before else ""
+    if best is None:
+        known = (
+            "is a rescaled copy of it" if before else "was un-normalised with statistics that are known from nowhere"
+        )
+        return f"{before}{subject} {known}"
+    if best.statistics is None:
+        return f"{before}{subject} is the normalised one: it was never un-normalised"
+    if best.rule == st.DOUBLED:
+        return f"{before}{subject} was un-normalised twice with the statistics of {best.statistics.label}"
+    if best.rule != st.MASKED or best.how != "centres":
+        return f"{before}{subject} comes from {st.describe(best)}"
+    said = ", as `unnorm_key` says" if best.statistics.key in asked else ""
+    return f"{before}{subject} was un-normalised with the statistics of {best.statistics.label}{said}"
+
+
+def _effect(best: st.Candidate | None, ratio: np.ndarray, arm: np.ndarray, dimensions: tuple[str, ...]) -> str:
+    if best is not None and best.rule == st.UNMASKED and np.allclose(ratio[arm & np.isfinite(ratio)], 1.0):
+        return "A closed gripper (0) comes out as 0.5, which 2g - 1 turns into 0: the gripper holds and never closes."
+    if best is not None and best.how != "centres":
+        return "Values are off by a part of a bin." if best.how != "padded vocabulary" else "Values are off by 64 bins."
+    named = zip(dimensions, ratio, arm, strict=True)
+    listed = ", ".join(f"{name} {value:.2g}" for name, value, normal in named if normal and np.isfinite(value))
+    return f"Motions come out at these multiples of what the model meant: {listed}."
+
+
+def _remedy(best: st.Candidate | None, departure: st.Departure, expected: st.Expectation, asked: list[str]) -> str:
+    key = expected.statistics.key
+    if expected.lacking:
+        return (
+            f"Use a checkpoint that was fine-tuned for this environment and has statistics of {key}; for LIBERO these "
+            "are openvla/openvla-7b-finetuned-libero-*. Another data set's key only removes the error message."
+        )
+    if departure.right_before:
+        return PASS_ON
+    line = f'action = model.predict_action(**inputs, unnorm_key="{key}", do_sample=False)'
+    call = f"Un-normalise with the statistics of {key}:\n```python\n{line}\n```"
+    if best is not None and best.rule == st.MASKED and best.statistics is not None and key not in asked:
+        return call
+    if best is None:
+        call = f"Compare norm_stats in config.json with dataset_statistics.json: which did the model load? {call}"
+    return (
+        f"{call}\nor, if you decode the ids yourself:\n```python\n"
+        "k = np.clip(model.vocab_size - ids - 1, 0, len(model.bin_centers) - 1)\n"
+        f'stats = model.get_action_stats("{key}")\n'
+        'low, high, mask = (np.array(stats[name]) for name in ("q01", "q99", "mask"))\n'
+        "n = model.bin_centers[k]\n"
+        "action = np.where(mask, 0.5 * (n + 1) * (high - low) + low, n)\n```"
+    )
+
+
+def _use_bridge(loop: Loop) -> None:
+    bridge = st.published_statistics()["bridge_orig"]
+    table = {"q01": bridge.q01.tolist(), "q99": bridge.q99.tolist(), "mask": bridge.mask.tolist()}
+    loop.policy.model.norm_stats.setdefault("bridge_orig", {"action": table})
+    loop.policy.unnorm_key = "bridge_orig"
+
+
+def _change_result(
+    change: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+) -> Callable[[Loop], None]:
+    """Replace predict_action by one that changes what it returns: (action, q01, q99, mask) -> action."""
+
+    def apply(loop: Loop) -> None:
+        model, key = loop.policy.model, loop.policy.unnorm_key
+        # The class's own method: a model that serves several loops must not be changed twice.
+        original = type(model).predict_action
+
+        def predict_action(*args: Any, **kwargs: Any) -> np.ndarray:
+            stats = model.get_action_stats(kwargs.get("unnorm_key") or key)
+            low, high, mask = (np.asarray(stats[name]) for name in ("q01", "q99", "mask"))
+            return change(np.asarray(original(model, *args, **kwargs), dtype=np.float64), low, high, mask)
+
+        model.predict_action = predict_action
+
+    return apply
+
+
+def _normalised(action: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    span = np.where(mask & (high > low), high - low, 1.0)
+    return np.where(mask, 2.0 * (action - low) / span - 1.0, action)
+
+
+def _unmasked(action: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, action, low + 0.5 * (action + 1.0) * (high - low))
+
+
+def _unnormalise_again(loop: Loop) -> None:
+    command, policy = loop.stages.command, loop.policy
+
+    def again(action: np.ndarray) -> list[float]:
+        stats = policy.model.get_action_stats(policy.unnorm_key)
+        low, high, mask = (np.asarray(stats[name]) for name in ("q01", "q99", "mask"))
+        return command(np.where(mask, low + 0.5 * (action + 1.0) * (high - low), action))
+
+    loop.stages.command = again
+
+
+CHECK = Check(
+    code="VD501",
+    name="unnorm-scale",
+    stage=Stage.UNNORMALISE,
+    judge=judge,
+    thresholds={"stop_ratio": 3.0, "harmless_bins": 1.0},
+    faults=(
+        Fault("unnorm-bridge", "`unnorm_key` names Bridge's statistics, which the checkpoint also has", _use_bridge),
+        Fault(
+            "unnorm-identity",
+            "predict_action returns the bin centres, un-normalisation left out, as in a copy that returns logits too",
+            _change_result(_normalised),
+        ),
+        Fault(
+            "unnorm-doubled",
+            "the loop un-normalises what predict_action has un-normalised already",
+            _unnormalise_again,
+        ),
+        Fault(
+            "unnorm-mask-ignored",
+            "the gripper is un-normalised too, as in decoding by hand without the mask",
+            _change_result(_unmasked),
+        ),
+    ),
+)

@@ -1,0 +1,431 @@
+"""The command line. Importing this module costs click and nothing else: each command imports what it needs, late.
+
+stdout carries results only (the summary, or with `--format json` the run report); progress, notes, errors and whatever
+libraries print go to stderr.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+import vladoctor
+from vladoctor.errors import UserError
+
+if TYPE_CHECKING:
+    from vladoctor.result import RunResult
+    from vladoctor.runspec import RunSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+"""Exit statuses beside those of `RunResult.exit_status`; the last two as a shell counts SIGINT and SIGPIPE."""
+
+DEBUG = "VLADOCTOR_DEBUG"
+
+
+class _Commands(click.Group):
+    """Commands in the order in which they are written; a wrong one is answered with the right one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            if name.endswith((".yaml", ".yml")):
+                hint = f"did you mean: vladoctor diagnose {name}"
+            elif name.endswith(".mcap"):
+                hint = f"did you mean: vladoctor replay {name}"
+            else:
+                near = get_close_matches(name, [*self.commands, "demo"], n=1)
+                meant = "diagnose demo" if near == ["demo"] else near[0] if near else ""
+                hint = f"did you mean: vladoctor {meant}" if meant else f"there are {', '.join(self.commands)}"
+            raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit status of diagnose and replay: 0 nothing to report, 1 findings, 2 the loop or the tool failed, "
+    "3 evidence incomplete.",
+)
+@click.version_option(vladoctor.__version__, prog_name="vladoctor", message="%(prog)s %(version)s")
+@click.option("--traceback", "show_traceback", is_flag=True, help=f"Show where an error comes from (or {DEBUG}=1).")
+def cli(show_traceback: bool) -> None:
+    r"""Find what quietly breaks the closed loop of a vision-language-action model.
+
+    \b
+    Try it:  vladoctor diagnose demo
+    Break it on purpose:  vladoctor diagnose demo --fault flip-vertical
+    """
+    _debug(show_traceback)
+
+
+def main() -> None:
+    """The program: runs the command line and exits."""
+    sys.exit(run())
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; no exception leaves it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as in `>&-`
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open until the end
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has seen enough (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return PIPE_CLOSED
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        status = cli.main(args=None if argv is None else list(argv), prog_name="vladoctor", standalone_mode=False)
+    except UserError as error:
+        if os.environ.get(DEBUG, "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()
+            return FAILED
+        command = error.ctx.command_path if error.ctx else "vladoctor"
+        print(f"error: {error.format_message()}\n  see: {command} --help", file=sys.stderr)
+        return FAILED
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except SystemExit as error:
+        # In this mode click exits by itself only for a closed pipe, and with 1, which here means findings; and for
+        # shell completion.
+        if error.code == 1 and "_VLADOCTOR_COMPLETE" not in os.environ:
+            raise BrokenPipeError from None
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a message and a status
+        traceback.print_exc()
+        print(f"error: this is a defect of vladoctor, not of your loop: {type(error).__name__}", file=sys.stderr)
+        return FAILED
+    return status if isinstance(status, int) else 0
+
+
+def _debug(asked: bool) -> None:
+    if asked:
+        os.environ[DEBUG] = "1"
+
+
+def _traceback_option(command: F) -> F:
+    """`--traceback` also after the command's name, where an error message makes people type it."""
+
+    def switch(_: click.Context, __: click.Parameter, value: bool) -> None:
+        _debug(value)
+
+    return click.option(
+        "--traceback", is_flag=True, expose_value=False, callback=switch, help="Show where an error comes from."
+    )(command)
+
+
+def _format_option(command: F) -> F:
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="What goes to stdout: a summary, or the run report.",
+    )(command)
+
+
+@cli.command(short_help="Run the loop, watch it, judge it.")
+@click.argument("run_file", metavar="RUN")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of report and traces, instead of the run file's.")
+@click.option("--fault", help="Disturb the loop on purpose; see: vladoctor faults.")
+@click.option("--episodes", type=click.IntRange(min=1), help="Episodes of each task.")
+@click.option("--select", multiple=True, metavar="CODES", help="Run only these checks: VD201,VD301 or VD2.")
+@click.option("--ignore", multiple=True, metavar="CODES", help="Leave these checks out.")
+@click.option("--device", help="cpu, cuda, cuda:N or auto.")
+@_format_option
+@_traceback_option
+def diagnose(
+    run_file: str,
+    out: Path | None,
+    fault: str | None,
+    episodes: int | None,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    device: str | None,
+    form: str,
+) -> int:
+    """Run the loop that RUN describes, watch it, and say what is wrong with it.
+
+    RUN is a YAML file (its keys: vladoctor schema), or the name of a run that comes with vladoctor, such as demo.
+    """
+    from vladoctor.runspec import load_run
+
+    spec = load_run(run_file).with_options(
+        fault=fault, device=device, episodes=episodes, select=_split(select), ignore=_split(ignore), folder=out
+    )
+    spec.require_files()
+    folder = spec.report.folder if out is not None else _unused(spec.report.folder)
+    _require_writable(folder)
+
+    from vladoctor.report.terminal import make_progress
+
+    progress = make_progress()
+    with _stdout_to_stderr():
+        try:
+            from vladoctor.session import run_session
+
+            result = run_session(spec, fault=spec.fault, out=folder, progress=progress)
+        except UserError as error:
+            _locate(error, spec, {"model.device": "--device" if device else "", "fault": "--fault" if fault else ""})
+            raise
+        except KeyboardInterrupt:
+            progress.finish()
+            _say_kept(folder)
+            return INTERRUPTED
+        except Exception:
+            progress.finish()
+            _say_kept(folder)
+            raise
+    return _deliver(result, folder, form, html=spec.report.html)
+
+
+@cli.command(short_help="Judge recorded episodes again.")
+@click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRACE...")
+@click.option("--run", "run_file", metavar="RUN", help="Run file to take checks, thresholds and profile from.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write the report into; none by default.")
+@_format_option
+@_traceback_option
+def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, form: str) -> int:
+    """Judge recorded episodes again: trace files, or folders of them. Needs neither simulator nor GPU."""
+    spec = None
+    if run_file is not None:
+        from vladoctor.runspec import load_run
+
+        spec = load_run(run_file)
+    if out is not None:
+        _require_writable(out)
+    with _stdout_to_stderr():
+        from vladoctor.session import replay_session
+
+        try:
+            result = replay_session(traces, spec=spec, out=out)
+        except UserError as error:
+            if spec is not None:
+                _locate(error, spec, {})
+            raise
+    return _deliver(result, out, form, html=spec.report.html if spec else True)
+
+
+@cli.command(short_help="List what --fault can apply.")
+@click.option("--list", "bare", is_flag=True, help="Only `name code stage`, one a line, for scripts.")
+@_traceback_option
+def faults(bare: bool) -> None:
+    """List the faults that `diagnose --fault` can apply, and the check that each proves."""
+    from vladoctor.check import all_faults
+
+    known = all_faults()
+    if bare:
+        for name, (_, check) in known.items():
+            print(name, check.code, check.stage.value)
+    else:
+        _print_columns([(name, f"{check.code} {check.name}", fault.summary) for name, (fault, check) in known.items()])
+
+
+@cli.command(short_help="List the checks.")
+@_traceback_option
+def checks() -> None:
+    """List the checks."""
+    from vladoctor.check import all_checks
+
+    _print_columns([(check.code, check.name, check.stage.value, check.summary) for check in all_checks()])
+
+
+@cli.command(short_help="Print a check's page.")
+@click.argument("code")
+@_traceback_option
+def explain(code: str) -> None:
+    """Print a check's page: what it looks at, why that matters, what to do. CODE is a code or a name."""
+    from vladoctor.check import all_faults
+    from vladoctor.runspec import find_check
+
+    known = all_faults()
+    check = known[code][1] if code in known else find_check(code)
+    page = f"# {check.code} {check.name}\n\n{check.page.strip()}\n"
+    if check.thresholds:
+        limits = "\n".join(f"- `{name}`: {value:g}" for name, value in check.thresholds.items())
+        page += f"\n## Limits (`checks.thresholds.{check.code}` in run.yaml)\n\n{limits}\n"
+    if check.faults:
+        proofs = "\n".join(f"- `{fault.name}`: {fault.summary}" for fault in check.faults)
+        page += f"\n## Faults that prove it\n\n{proofs}\n"
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console(width=None).print(Markdown(page))
+    else:
+        print(page, end="")
+
+
+@cli.command(short_help="List or print what checkpoints expect.")
+@click.argument("name", required=False)
+@_traceback_option
+def profiles(name: str | None) -> None:
+    """List the profiles of what checkpoints expect, or print one: each value with its source."""
+    from vladoctor.profiles import load_profile, profile_names
+
+    if name is None:
+        _print_columns([(known, load_profile(known).summary) for known in profile_names()])
+        return
+    profile = load_profile(name)
+    print(f"{profile.name}: {profile.summary}")
+    for key in profile.values:
+        value = profile.get(key)
+        print(f"\n{key}: {'null (nothing is expected)' if value is None else _compact(value)}")
+        print(f"  {profile.source(key)}")
+
+
+@cli.command(short_help="Print a JSON Schema.")
+@click.argument("name", type=click.Choice(["run", "report", "finding"]), default="run")
+@_traceback_option
+def schema(name: str) -> None:
+    """Print the JSON Schema of run files (the default), of the run report or of a finding."""
+    import json
+
+    from vladoctor.schemas import load_schema
+
+    print(json.dumps(load_schema(name), indent=2))
+
+
+def _deliver(result: RunResult, folder: Path | None, form: str, *, html: bool) -> int:
+    """Write the reports, print what was asked for, return the exit status."""
+    from vladoctor.report.json import run_report, to_text, write_json
+
+    status = result.exit_status
+    written: list[Path] = []
+    if folder is not None:
+        write_json(result, folder / "report.json")
+        written.append(folder / "report.json")
+        if html:
+            try:
+                from vladoctor.report.html import write_html
+
+                write_html(result, folder / "report.html")
+                written.insert(0, folder / "report.html")
+            except Exception:  # noqa: BLE001 - it must not cost the verdict of a run that may have taken hours
+                traceback.print_exc()
+                print("error: the HTML report could not be written; report.json was", file=sys.stderr)
+                status = FAILED
+    if form == "json":
+        sys.stdout.write(to_text(run_report(result)))
+    else:
+        from vladoctor.report.terminal import print_summary
+
+        print_summary(result, reports=written)
+    sys.stdout.flush()
+    return status
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send whatever is printed to stdout meanwhile to stderr, below Python too: robosuite and C libraries print.
+
+    Afterwards, what is printed while the interpreter shuts down (robosuite again) also goes to stderr.
+    """
+    try:
+        ours = sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2
+    except (OSError, ValueError):
+        ours = False  # stdout has been replaced, by a test's capture for one
+    with contextlib.ExitStack() as undo:
+        if ours:
+            sys.stdout.flush()
+            saved = os.dup(1)
+            undo.callback(os.close, saved)
+            undo.callback(os.dup2, saved, 1)
+            os.dup2(2, 1)
+            # Handlers run in reverse order: registered last, this one runs first.
+            undo.callback(atexit.register, os.dup2, 2, 1)
+        undo.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
+
+
+def _locate(error: UserError, spec: RunSpec, options: dict[str, str]) -> None:
+    """Turn a key that an error names into its place in the run file, or into the option that set it."""
+    key, colon, rest = error.where.partition(":")
+    key = {"suite": "env.suite", "task": "env.tasks", "model": "model"}.get(key, key)
+    if options.get(key):
+        error.where = f"{options[key]}{colon}{rest}"
+    elif key.partition(".")[0] in ("model", "env", "profile", "checks", "fault", "trace", "report"):
+        error.where = f"{spec.where(key)}{colon}{rest}"
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, or where it holds traces of an earlier run the first of folder-2, folder-3 ... that does not."""
+    candidate, number = folder, 1
+    while any(candidate.glob("*.mcap")) or any(candidate.glob("traces/*.mcap")):
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    if candidate != folder:
+        print(f"{folder} holds an earlier run; this one goes to {candidate}", file=sys.stderr)
+    return candidate
+
+
+def _require_writable(folder: Path) -> None:
+    """Find out before the run, not after it, that the report cannot be written."""
+    place = folder.absolute()
+    if place.exists() and not place.is_dir():
+        raise UserError("this is a file, not a folder", where=str(folder), remedy="name another with --out")
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            "the report cannot be written here", where=str(place), remedy="name a folder of yours with --out"
+        )
+
+
+def _say_kept(folder: Path) -> None:
+    kept = sorted(folder.glob("**/*.mcap"))
+    if kept:
+        number = "1 recording is" if len(kept) == 1 else f"{len(kept)} recordings are"
+        print(f"stopped; {number} kept, judge with: vladoctor replay {kept[0].parent}", file=sys.stderr)
+    else:
+        print("stopped; nothing had been recorded", file=sys.stderr)
+
+
+def _split(values: Sequence[str]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _compact(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    main()

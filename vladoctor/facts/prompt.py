@@ -1,0 +1,160 @@
+"""What the prompt should have been, what it was, and whether the difference reaches the model.
+
+A difference in the text is harmless when the model is given the same ids. Where the ids of the expected prompt were
+recorded (`task["expected_prompt_ids"]`, from the checkpoint's own tokenizer), they decide. Where not, one rule is
+known, measured with Llama-2's tokenizer: a single trailing space is the very id that `predict_action` appends, while
+two trailing spaces (id 259) or a trailing newline (id 13) are not. Source of the appending:
+openvla/openvla@c8f03f4 prismatic/extern/hf/modeling_prismatic.py:510-515.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vladoctor.facts.tokens import prompt_ids
+from vladoctor.profiles import load_profile, profile_names
+
+if TYPE_CHECKING:
+    from vladoctor.profiles import Profile
+    from vladoctor.records import Episode
+
+SLOT = "{instruction}"
+MARKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽", "\u200b": "∅", "\ufeff": "∅"}
+"""How white space, and what looks like nothing, is drawn."""
+
+SHORTEST_ISLAND = 4
+"""Equal runs shorter than this between two changes are counted as changed: single letters that happen to agree."""
+
+
+@dataclass(frozen=True)
+class PromptUse:
+    """One prompt, and the steps at which it was used.
+
+    Attributes:
+        text: what the processor was given; None where only ids were seen.
+        ids: ids of the prompt as they came from the processor.
+        steps: numbers of the steps.
+    """
+
+    text: str | None
+    ids: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+def prompts_used(episode: Episode) -> list[PromptUse]:
+    """The distinct prompts of an episode, in order of their first use."""
+    steps: dict[tuple[str | None, tuple[int, ...]], list[int]] = {}
+    for step, query in episode.queries():
+        if query.prompt is not None or query.input_ids:
+            steps.setdefault((query.prompt, tuple(query.input_ids)), []).append(step)
+    return [PromptUse(text, ids, tuple(numbers)) for (text, ids), numbers in steps.items()]
+
+
+def expected_instruction(profile: Profile, language: str) -> str:
+    """The task's instruction as the checkpoint was trained on it."""
+    return language.lower() if profile.get("prompt.lowercase") else language
+
+
+def expected_prompt(profile: Profile, language: str) -> str:
+    """The prompt for an instruction; the template's own {instruction} stays where the instruction is not known."""
+    return str(profile.get("prompt.template")).replace(SLOT, expected_instruction(profile, language) or SLOT)
+
+
+def expected_ids(episode: Episode) -> tuple[int, ...] | None:
+    """Ids that the checkpoint's tokenizer gives for the expected prompt; None where they were not recorded."""
+    ids = episode.task.get("expected_prompt_ids")
+    return tuple(int(value) for value in ids) if ids else None
+
+
+def same_for_model(use: PromptUse, expected: str, ids: Sequence[int] | None, append_id: int | None) -> bool:
+    """Whether the model is given what it would be given with the expected prompt.
+
+    Args:
+        expected: the expected prompt.
+        ids: its ids, if known.
+        append_id: id that `predict_action` appends unless it is there.
+    """
+    if use.text == expected:
+        return True
+    if ids and use.ids:
+        return prompt_ids(use.ids, append_id) == prompt_ids(ids, append_id)
+    return use.text is not None and without_harmless_space(use, append_id) == expected
+
+
+def without_harmless_space(use: PromptUse, append_id: int | None) -> str:
+    """The prompt's text, less a single trailing space where that becomes the id that is appended anyway."""
+    text = use.text or ""
+    single = text.endswith(" ") and not text[:-1].endswith((" ", "\n", "\t"))
+    harmless = single and append_id is not None and (not use.ids or use.ids[-1] == append_id)
+    return text[:-1] if harmless else text
+
+
+def instruction_in(prompt: str, template: str) -> str | None:
+    """The words that fill the template in a prompt; None where the prompt does not follow the template."""
+    before, _, after = template.partition(SLOT)
+    if len(prompt) < len(before) + len(after) or not (prompt.startswith(before) and prompt.endswith(after)):
+        return None
+    return prompt[len(before) : len(prompt) - len(after)]
+
+
+def follows_template(use: PromptUse, profile: Profile, language: str) -> bool:
+    """Whether all but the choice of words is as in training.
+
+    Words other than the task's count as followed, if they are spelt as training spells them: which words they should be
+    is another question.
+    """
+    if use.text is None:
+        return False
+    said = instruction_in(without_harmless_space(use, profile.get("prompt.append_id")), profile.get("prompt.template"))
+    if said is None or said != " ".join(said.split()) or said != expected_instruction(profile, said):
+        return False
+    return said.lower() != language.lower() or said == expected_instruction(profile, language)
+
+
+def words_of(prompt: str, template: str) -> str | None:
+    """The words that fill the template in a prompt, whatever white space and case; None where it is another text."""
+    before, _, after = (r"\s*".join(map(re.escape, part.split())) for part in template.partition(SLOT))
+    found = re.fullmatch(rf"\s*{before}\s*(.*?)\s*{after}\s*", prompt, re.DOTALL | re.IGNORECASE)
+    return " ".join(found[1].split()) if found else None
+
+
+def followed_profile(prompt: str, than: Profile) -> str | None:
+    """Name of another profile whose template the prompt follows, whatever surrounds it."""
+    own = than.get("prompt.template")
+    for name in profile_names():
+        template = load_profile(name).get("prompt.template")
+        if template and template != own and instruction_in(prompt.strip(), template) is not None:
+            return name
+    return None
+
+
+def visible(text: str, *, spaces: bool = True) -> str:
+    """Text with white space drawn (or all of it but spaces), for use within a sentence."""
+    return "".join(sign if sign == " " and not spaces else MARKS.get(sign, sign) for sign in text)
+
+
+def difference(expected: str, seen: str) -> list[list[str]]:
+    """What turns the expected prompt into the one seen: [op, text] with op "=" kept, "-" missing, "+" put in."""
+    matcher = difflib.SequenceMatcher(None, expected, seen, autojunk=False)
+    # (missing, put in) for a change, (kept, None) for an equal run.
+    parts: list[tuple[str, str | None]] = []
+    blocks = matcher.get_opcodes()
+    for number, (op, low, high, seen_low, seen_high) in enumerate(blocks):
+        island = 0 < number < len(blocks) - 1 and high - low < SHORTEST_ISLAND
+        if op == "equal" and not island:
+            parts.append((expected[low:high], None))
+            continue
+        missing, extra = expected[low:high], seen[seen_low:seen_high]
+        if parts and parts[-1][1] is not None:
+            before = parts.pop()
+            missing, extra = before[0] + missing, (before[1] or "") + extra
+        parts.append((missing, extra))
+    listed: list[list[str]] = []
+    for kept, put_in in parts:
+        changes = (("=", kept),) if put_in is None else (("-", kept), ("+", put_in))
+        listed.extend([op, text] for op, text in changes if text)
+    return listed

@@ -1,0 +1,138 @@
+"""Which ids an action was decoded from, and what they mean.
+
+OpenVLA's `predict_action` generates one id for each dimension, takes the *last* `action_dim` ids of prompt and answer
+together, and maps whatever it finds there to bin centres, clipping what is no action id. Source:
+openvla/openvla@c8f03f4 prismatic/extern/hf/modeling_prismatic.py:500-524.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vladoctor.profiles import Profile
+    from vladoctor.records import Episode, Query
+
+UNKNOWN_ID = -1
+"""Stands for an id of the prompt that was not recorded. Decodes as every text id does."""
+
+DECODES = {
+    "centres": "255 bin centres, as OpenVLA",
+    "edges": "bin edges k/255, as RT-1",
+    "256 centres": "256 bin centres",
+    "padded vocabulary": "255 bin centres, counted down from the padded vocabulary",
+}
+"""Ways from ids to normalised values that are found in the wild. Sources of the wrong ones:
+google-research/robotics_transformer@4569641 tokenizers/action_tokenizer.py:150-153 (edges), a LIBERO decoder that
+builds linspace(-1, 1, 257) (256 centres), openvla/openvla#267 and #290 (padded vocabulary)."""
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Where a family keeps its action ids; ids fall as values rise.
+
+    Attributes:
+        first, last: smallest and largest action id.
+        vocabulary: the tokenizer's size; bin k has the id vocabulary - 1 - k.
+        rows: rows of the embedding, padding included.
+        bins: number of bin edges; there is one centre less.
+        dimensions: names of the action's dimensions, in order.
+        append_id: id that `predict_action` puts behind a prompt that does not end with it, or None.
+        eos: id that ends a text, or None.
+    """
+
+    first: int
+    last: int
+    vocabulary: int
+    rows: int
+    bins: int
+    dimensions: tuple[str, ...]
+    append_id: int | None
+    eos: int | None
+
+    def is_action(self, token_id: int) -> bool:
+        return self.first <= token_id <= self.last
+
+
+@dataclass(frozen=True, eq=False)
+class ActionTokens:
+    """The ids that one action was decoded from.
+
+    Attributes:
+        step: step number.
+        ids: the ids decoded, (action_dim,); `UNKNOWN_ID` where they come from a prompt that was not recorded.
+        generated: how many ids the model generated.
+        from_prompt: how many of `ids`, at the front, were not generated but belong to the prompt.
+        ended: the model generated the id that ends a text.
+        outside: positions in `ids` that hold no action id.
+        centres: float64 (action_dim,): normalised values as OpenVLA decodes them, in [-0.9961, 0.9961].
+        bins: int (action_dim,): number of the bin, 0 for the lowest value, 254 for the highest.
+    """
+
+    step: int
+    ids: tuple[int, ...]
+    generated: int
+    from_prompt: int
+    ended: bool
+    outside: tuple[int, ...]
+    centres: np.ndarray
+    bins: np.ndarray
+
+
+def token_layout(profile: Profile) -> TokenLayout | None:
+    """The layout that the profile describes; None where it describes none."""
+    first, last, vocabulary, bins = (profile.get(f"tokens.{key}") for key in ("first", "last", "vocabulary", "bins"))
+    dimensions = profile.get("action.dimensions")
+    if None in (first, last, vocabulary, bins) or not dimensions:
+        return None
+    rows = profile.get("tokens.embedding_rows") or vocabulary
+    append_id, eos = profile.get("prompt.append_id"), profile.get("tokens.eos")
+    return TokenLayout(first, last, vocabulary, rows, bins, tuple(dimensions), append_id, eos)
+
+
+def bin_numbers(ids: np.ndarray, layout: TokenLayout) -> np.ndarray:
+    """Bin numbers as OpenVLA clips them: int, 0 (lowest value) to bins - 2 (highest), in the shape of `ids`."""
+    return np.clip(layout.vocabulary - 1 - np.asarray(ids), 0, layout.bins - 2)
+
+
+def decode(ids: np.ndarray, layout: TokenLayout, how: str = "centres") -> np.ndarray:
+    """Normalised values of ids, float64 in [-1, 1], in the shape of `ids`, by one of `DECODES`."""
+    steps = layout.bins - 1
+    if how == "edges":
+        return -1.0 + 2.0 * np.clip(layout.vocabulary - 1 - np.asarray(ids), 0, steps) / steps
+    if how == "256 centres":
+        return -1.0 + (2.0 * np.clip(layout.vocabulary - 1 - np.asarray(ids), 0, steps) + 1.0) / layout.bins
+    if how == "padded vocabulary":
+        return -1.0 + (2.0 * np.clip(layout.rows - 1 - np.asarray(ids), 0, steps - 1) + 1.0) / steps
+    return -1.0 + (2.0 * bin_numbers(ids, layout) + 1.0) / steps
+
+
+def prompt_ids(ids: Sequence[int], append_id: int | None) -> tuple[int, ...]:
+    """Ids of a prompt as `predict_action` passes them on: with `append_id` behind them unless they end with it."""
+    ends = append_id is None or (len(ids) > 0 and ids[-1] == append_id)
+    return tuple(ids) if ends else (*ids, int(append_id or 0))
+
+
+def action_tokens(episode: Episode, layout: TokenLayout) -> list[ActionTokens]:
+    """The ids behind each action of an episode; queries of which no generated id was recorded are left out."""
+    return [_of_query(step, query, layout) for step, query in episode.queries() if query.ids]
+
+
+def _of_query(step: int, query: Query, layout: TokenLayout) -> ActionTokens:
+    size = len(layout.dimensions)
+    before = prompt_ids(query.input_ids, layout.append_id) if query.input_ids else ()
+    ids = ((UNKNOWN_ID,) * size + before + tuple(query.ids))[-size:]
+    return ActionTokens(
+        step=step,
+        ids=ids,
+        generated=len(query.ids),
+        from_prompt=max(0, size - len(query.ids)),
+        ended=layout.eos in query.ids,
+        outside=tuple(index for index, value in enumerate(ids) if not layout.is_action(value)),
+        centres=decode(np.array(ids), layout),
+        bins=bin_numbers(np.array(ids), layout),
+    )

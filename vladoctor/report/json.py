@@ -1,0 +1,215 @@
+"""The run report as JSON (schemas/report.schema.json), for programs. Nothing is ever left half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vladoctor
+
+if TYPE_CHECKING:
+    from vladoctor.diagnosis import Diagnosis
+    from vladoctor.records import Episode
+    from vladoctor.result import RunResult
+
+SCHEMA = "urn:vladoctor:schema:report:1"
+"""Changes its number when a field changes its meaning or goes away; fields are added without."""
+
+CONFIDENCE = 0.95
+STATES = ("failed", "passed", "abstained", "crashed")
+
+
+def run_report(result: RunResult) -> dict[str, Any]:
+    """The whole run as JSON-able data: valid against the shipped schema, no NaN, headline first in each episode."""
+    report = {
+        "schema": SCHEMA,
+        "vladoctor": vladoctor.__version__,
+        "run": _run(result),
+        "summary": _summary(result),
+        "episodes": [_episode(diagnosis, result.folder) for diagnosis in result.diagnoses],
+        "failures": list(result.failures),
+    }
+    plain: dict[str, Any] = _jsonable(report)
+    return plain
+
+
+def to_text(report: Mapping[str, Any]) -> str:
+    """As text, ASCII only: any terminal, pipe or file takes it."""
+    return json.dumps(report, indent=2, allow_nan=False) + "\n"
+
+
+def write_json(result: RunResult, path: Path) -> None:
+    """Write the run report; after a crash at any moment there is the old file or the new one.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    write_atomically(path, to_text(run_report(result)))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 into a temporary file beside `path`, then rename it into place.
+
+    The data is synced before the rename: without that a power cut can leave an empty file under the final name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes the file private; a report is as readable as any other new file.
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def success_interval(successes: int, trials: int) -> tuple[float, float] | None:
+    """Wilson's interval at `CONFIDENCE` for a success rate; None without trials."""
+    if not trials:
+        return None
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def trials(diagnoses: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """Episodes that say something about the policy: those that ran to success or to the horizon."""
+    return [diagnosis for diagnosis in diagnoses if diagnosis.episode.outcome.ended in ("success", "horizon")]
+
+
+def trace_name(episode: Episode, folder: Path | None) -> str | None:
+    """The episode's trace, relative to the report's folder."""
+    if not episode.source:
+        return None
+    return os.path.relpath(episode.source, folder) if folder else episode.source
+
+
+def stage_times(episode: Episode) -> dict[str, dict[str, float]]:
+    """Stage -> median and largest time in milliseconds over the steps that have it."""
+    times: dict[str, list[float]] = {}
+    for step in episode.policy_steps():
+        for stage, milliseconds in step.timings.items():
+            times.setdefault(stage, []).append(milliseconds)
+    return {stage: {"median_ms": statistics.median(ms), "max_ms": max(ms)} for stage, ms in times.items()}
+
+
+def _run(result: RunResult) -> dict[str, Any]:
+    run = dict(result.run)
+    checkpoint = {key: value for key, value in run.get("checkpoint", {}).items() if key != "norm_stats"}
+    if "norm_stats" in run.get("checkpoint", {}):
+        checkpoint["statistics"] = list(run["checkpoint"]["norm_stats"])
+    return {
+        "source": result.spec.source if result.spec else None,
+        "spec": result.spec.to_json() if result.spec else run.get("spec"),
+        "versions": run.get("versions", {}),
+        "assets": run.get("assets"),
+        "model": checkpoint,
+        "profile": run.get("profile"),
+        "device": run.get("device"),
+        "fault": run.get("fault") or None,
+    }
+
+
+def _summary(result: RunResult) -> dict[str, Any]:
+    counted = trials(result.diagnoses)
+    successes = sum(diagnosis.episode.outcome.success for diagnosis in counted)
+    interval = success_interval(successes, len(counted))
+    headlines: dict[str, dict[str, Any]] = {}
+    checks: dict[str, dict[str, Any]] = {}
+    for diagnosis in result.diagnoses:
+        if diagnosis.headline:
+            entry = headlines.setdefault(
+                diagnosis.headline.code,
+                {"code": diagnosis.headline.code, "name": diagnosis.headline.name, "episodes": 0},
+            )
+            entry["episodes"] += 1
+        for check in diagnosis.results:
+            states = checks.setdefault(check.code, {"code": check.code, "name": check.name, **dict.fromkeys(STATES, 0)})
+            states[check.state] += 1
+    return {
+        "episodes": len(result.diagnoses),
+        "trials": len(counted),
+        "successes": successes,
+        "success_rate": successes / len(counted) if counted else None,
+        "success_interval": {
+            "low": interval[0],
+            "high": interval[1],
+            "confidence": CONFIDENCE,
+            "method": "wilson",
+        }
+        if interval
+        else None,
+        "without_findings": sum(not diagnosis.findings for diagnosis in result.diagnoses),
+        "headlines": sorted(headlines.values(), key=lambda entry: (-entry["episodes"], entry["code"])),
+        "checks": sorted(checks.values(), key=lambda entry: str(entry["code"])),
+        "exit_status": result.exit_status,
+    }
+
+
+def _episode(diagnosis: Diagnosis, folder: Path | None) -> dict[str, Any]:
+    episode, outcome = diagnosis.episode, diagnosis.episode.outcome
+    return {
+        "name": episode.name,
+        "task": {key: episode.task.get(key) for key in ("suite", "task_id", "name")},
+        "instruction": episode.task.get("language"),
+        "init_state": episode.task.get("init_state"),
+        "outcome": outcome.ended,
+        "success": outcome.success,
+        "steps": outcome.steps,
+        "error": outcome.error or None,
+        "truncated": episode.truncated,
+        "trace": trace_name(episode, folder),
+        "findings": [finding.to_json() for finding in diagnosis.findings],
+        "checks": [
+            {
+                "code": check.code,
+                "name": check.name,
+                "state": check.state,
+                "notes": [clear.message for clear in check.clears] + [note.reason for note in check.abstentions],
+                "error": check.error or None,
+            }
+            for check in diagnosis.results
+        ],
+        "missing": list(diagnosis.evidence_missing),
+        "timings": stage_times(episode),
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    """Plain data: numpy's scalars and arrays, paths and tuples become what JSON has; NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return _jsonable(value.value)
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if hasattr(value, "tolist"):
+        return _jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (bytes, bytearray)):
+        return [_jsonable(item) for item in value]
+    return str(value)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,808 @@
+"""The recording of one episode: an append-only MCAP file, its writer and its reader.
+
+Every step is one MCAP chunk, uncompressed and checksummed: first the step's pictures, last its record on `/step`. A
+chunk goes to the operating system in a single write before `write_step` returns. So a process may be killed at any
+moment and loses at most the step it was in; a file cut at any byte is read up to its last whole chunk. Nothing is
+flushed to the disk itself: a power cut can cost the last seconds. An episode that was closed also has MCAP's index, so
+viewers can seek; one that was not is read from front to back.
+
+Pictures are `foxglove.CompressedImage` in Protobuf, everything else is JSON with a schema, so Foxglove, Rerun and the
+plain `mcap` package open a trace without this one:
+
+    /run, /task                 once, at the start
+    /camera/<name>/thumbnail    JPEG, every step: the observation before its action
+    /camera/<name>/full         PNG, at the first query and at every `full_every`-th one after it
+    /model/image/thumbnail      JPEG, every query: what the model was given
+    /model/image/full           PNG, as above
+    /step                       `records.Step` without its pictures
+    /outcome                    once, at the end; a file without it is truncated
+
+JSON knows no NaN and no infinity: they are written as the strings "NaN", "Infinity" and "-Infinity", as Protobuf's JSON
+does, and read back as numbers. What JSON cannot express otherwise is written as its `repr`. Fields that are None are
+left out. Why all this: docs/decisions/0001-trace-format.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from PIL import Image
+
+from vladoctor import __version__
+from vladoctor.errors import UserError
+from vladoctor.records import Episode, Frame, Outcome, Query, Step
+
+if TYPE_CHECKING:
+    from mcap.writer import Writer
+
+SUFFIX = ".mcap"
+
+FORMAT = 1
+"""Counted up when an old reader could misread a new file; new fields and topics alone do not change it."""
+
+PROFILE = f"vladoctor/{FORMAT}"
+"""The MCAP header's profile, by which a trace is told from other MCAP files."""
+
+THUMBNAIL = 64
+"""Longest side of a thumbnail in pixels."""
+
+FULL_EVERY = 25
+"""Queries from one full frame to the next."""
+
+JPEG_QUALITY = 90
+"""Off by 1 level on average and 2.4 KB for a thumbnail of a LIBERO frame, without chroma subsampling."""
+
+_MAGIC = b"\x89MCAP0\r\n"
+_LARGEST_ARRAY = 4096
+_LONGEST_REPR = 500
+_DEEPEST = 20
+
+
+@dataclass
+class Picture(Frame):
+    """A frame with its encoded forms: the thumbnail as JPEG, the full frame as PNG where it was encoded."""
+
+    jpeg: bytes = b""
+    png: bytes | None = None
+
+
+def capture(frame: np.ndarray, thumbnail: int = THUMBNAIL, *, keep: bool = True) -> Picture:
+    """Take a picture of a frame: its thumbnail, its extremes and, if asked for, a copy of all of it.
+
+    Args:
+        frame: uint8 (H, W, 3), RGB; not changed, and free to be changed afterwards.
+        thumbnail: longest side of the thumbnail in pixels; smaller frames are kept as they are.
+        keep: whether the full frame may be needed.
+
+    Raises:
+        ValueError: the frame is of another shape or type.
+    """
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+    copy = frame.copy() if keep else None
+    return picture(
+        area_average(frame, thumbnail),
+        (int(frame.shape[0]), int(frame.shape[1])),
+        load_full=None if copy is None else lambda: copy,
+        minimum=float(frame.min()),
+        maximum=float(frame.max()),
+    )
+
+
+def picture(
+    small: np.ndarray,
+    shape: tuple[int, int],
+    *,
+    load_full: Callable[[], np.ndarray] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Picture:
+    """Make a picture of a thumbnail, uint8 (h, w, 3), of a frame of `shape` (H, W)."""
+    jpeg = encode_jpeg(small)
+    return Picture(shape, lambda: _decode(jpeg), load_full, minimum, maximum, jpeg)
+
+
+def area_average(frame: np.ndarray, longest: int) -> np.ndarray:
+    """Shrink a frame, uint8 (H, W, 3), by a whole factor so that no side exceeds `longest`: the mean of every block."""
+    height, width = frame.shape[:2]
+    factor = -(-max(height, width) // longest)
+    if factor <= 1:
+        return np.ascontiguousarray(frame)
+    if height % factor or width % factor or factor > 16 or not frame.flags.c_contiguous:
+        # Blocks that do not fit are averaged with fractional weights at their edges, so that nothing is cut off.
+        size = (max(1, round(width / factor)), max(1, round(height / factor)))
+        return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize(size, Image.Resampling.BOX))
+    # In uint16, exact up to blocks of 16 x 16, and by adding whole rows first: a third less time than PIL's `reduce`.
+    rows = frame.reshape(height // factor, factor, width * 3)
+    total = rows[:, 0].astype(np.uint16)
+    wide = np.empty_like(total)
+    for index in range(1, factor):
+        wide[...] = rows[:, index]
+        total += wide
+    half = factor * factor // 2
+    small = np.empty((height // factor, width // factor, 3), np.uint8)
+    for channel in range(3):
+        block = total[:, channel :: 3 * factor] + half
+        for index in range(1, factor):
+            block += total[:, channel + 3 * index :: 3 * factor]
+        small[:, :, channel] = block // (factor * factor)
+    return small
+
+
+def encode_jpeg(frame: np.ndarray) -> bytes:
+    """Encode uint8 (H, W, 3) as JPEG with full-resolution colour."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_png(frame: np.ndarray) -> bytes:
+    """Encode uint8 (H, W, 3) as PNG.
+
+    PIL chooses a filter for every row, which takes four times as long for a file that is a tenth smaller.
+    """
+    height, width = frame.shape[:2]
+    rows = np.ascontiguousarray(frame).reshape(height, width * 3)
+    filtered = np.empty((height, 1 + width * 3), np.uint8)
+    filtered[:, 0] = 2
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED)
+    data = deflate.compress(filtered.tobytes()) + deflate.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+class TraceWriter:
+    """Writes one episode.
+
+    Args:
+        path: the file to make; its folders are made where they are missing.
+        run, task: what `records.Episode` says of them.
+        thumbnail: longest side of a thumbnail in pixels.
+        full_every: queries from one full frame to the next; the first query's is always kept.
+
+    Attributes:
+        steps, queries: how many have been written.
+
+    Raises:
+        UserError: the file exists, or cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        run: Mapping[str, Any],
+        task: Mapping[str, Any],
+        *,
+        thumbnail: int = THUMBNAIL,
+        full_every: int = FULL_EVERY,
+    ) -> None:
+        self.path = Path(path)
+        self.thumbnail = thumbnail
+        self.full_every = full_every
+        self.steps = self.queries = 0
+        self._channels: dict[str, int] = {}
+        self._time = 0
+        self._intact = True
+        self._file = _AppendOnly(_create(self.path))
+        try:
+            self._mcap = _start(self._file)
+            self._schemas = {
+                name: self._mcap.register_schema(name, encoding, data) for name, (encoding, data) in _SCHEMAS.items()
+            }
+            self._tick()
+            self._add_json("/run", "vladoctor.Run", run)
+            self._add_json("/task", "vladoctor.Task", task)
+            self._mcap.flush()
+        except BaseException as error:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _unwritable(self.path, error) from error
+            raise
+
+    def __enter__(self) -> TraceWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def full_due(self) -> bool:
+        """Whether the next step with a query will be written with its full frames, as far as it has them."""
+        return self.queries % self.full_every == 0 if self.full_every > 0 else self.queries == 0
+
+    def write_step(self, step: Step) -> None:
+        """Write one step. When this returns, the death of the process can no longer lose it.
+
+        Args:
+            step: `number` is the control step counted from the reset, 0 being the first; the reader counts from the
+                first query. Pictures made by `capture` are written as they are, others encoded.
+
+        Raises:
+            OSError: the step could not be written. The file ends after the step before, and takes no more.
+        """
+        self._check_open()
+        self._intact = False
+        full = step.query is not None and self.full_due
+        self._tick()
+        for camera, frame in step.frames.items():
+            self._add_frame(f"/camera/{camera}", camera, frame, full)
+        if step.query is not None and step.query.image is not None:
+            self._add_frame("/model/image", "model", step.query.image, full)
+        self._add_json("/step", "vladoctor.Step", _step_record(step))
+        self._mcap.flush()
+        self._intact = True
+        self.steps += 1
+        self.queries += step.query is not None
+
+    def close(self, outcome: Outcome | None = None) -> None:
+        """End the recording with its closing record and the index; without an outcome it will count as interrupted.
+
+        Closing again does nothing. After a step that could not be written the file is left as it is.
+
+        Raises:
+            OSError: the closing record could not be written.
+        """
+        if self._file.closed:
+            return
+        try:
+            if self._intact:
+                self._tick()
+                if outcome is not None:
+                    self._add_json("/outcome", "vladoctor.Outcome", vars(outcome))
+                    self._mcap.flush()
+                self._mcap.finish()
+                self._file.flush()
+        finally:
+            self._file.close()
+
+    def _check_open(self) -> None:
+        if self._file.closed or not self._intact:
+            raise OSError(f"{self.path} is closed" if self._file.closed else f"{self.path} takes no more steps")
+
+    def _tick(self) -> None:
+        # Viewers order messages by time, so it must never run backwards, whatever the clock does.
+        self._time = max(time.time_ns(), self._time + 1)
+
+    def _add_frame(self, topic: str, name: str, frame: Frame, full: bool) -> None:
+        self._add_image(f"{topic}/thumbnail", name, "jpeg", self._thumbnail(frame))
+        if full and frame.load_full is not None:
+            png = frame.png if isinstance(frame, Picture) and frame.png else encode_png(frame.load_full())
+            self._add_image(f"{topic}/full", name, "png", png)
+
+    def _thumbnail(self, frame: Frame) -> bytes:
+        if isinstance(frame, Picture) and frame.jpeg:
+            return frame.jpeg
+        return encode_jpeg(area_average(np.asarray(frame.load_thumbnail()), self.thumbnail))
+
+    def _add_image(self, topic: str, name: str, kind: str, data: bytes) -> None:
+        self._add(topic, "foxglove.CompressedImage", _encode_image(self._time, name, kind, data))
+
+    def _add_json(self, topic: str, schema: str, value: Mapping[str, Any]) -> None:
+        self._add(topic, schema, encode_json(value))
+
+    def _add(self, topic: str, schema: str, data: bytes) -> None:
+        channel = self._channels.get(topic)
+        if channel is None:
+            encoding = "protobuf" if schema.startswith("foxglove.") else "json"
+            channel = self._channels[topic] = self._mcap.register_channel(topic, encoding, self._schemas[schema])
+        self._mcap.add_message(channel, self._time, data, self._time, self.steps)
+
+
+def read_episode(path: Path | str) -> Episode:
+    """Read a trace, as far as it goes.
+
+    Step numbers are counted from the first query; steps before it are negative, all of them if there is none. Pictures
+    are decoded when they are looked at.
+
+    Raises:
+        UserError: there is no such file, it is not a trace, or a newer vladoctor wrote it.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"the trace cannot be read: {error.strerror}", where=str(path), remedy="name an existing trace (*.mcap)"
+        ) from error
+    _check_kind(path, data)
+    run: Mapping[str, Any] = {}
+    task: Mapping[str, Any] = {}
+    outcome: Outcome | None = None
+    steps: list[Step] = []
+    images: dict[str, bytes] = {}
+    for topic, message in _messages(data):
+        if topic.startswith(("/camera/", "/model/")):
+            images[topic] = _decode_image(message)
+        elif topic == "/run":
+            run = decode_json(message)
+        elif topic == "/task":
+            task = decode_json(message)
+        elif topic == "/step":
+            steps.append(_read_step(decode_json(message), images))
+            images = {}
+        elif topic == "/outcome":
+            record = decode_json(message)
+            outcome = Outcome(record["ended"], record["success"], record["steps"], record.get("error", ""))
+    _renumber(steps)
+    return Episode(
+        run,
+        task,
+        steps,
+        outcome or Outcome("interrupted", False, sum(step.number >= 0 for step in steps)),
+        truncated=outcome is None,
+        source=str(path),
+    )
+
+
+def find_traces(path: Path | str, *, missing_ok: bool = False) -> list[Path]:
+    """Find the traces in a folder and the folders below it, in natural order, or return the one that is named.
+
+    Args:
+        missing_ok: return an empty list where there is none.
+
+    Raises:
+        UserError: nothing there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted((file for file in path.rglob(f"*{SUFFIX}") if file.is_file()), key=_natural)
+    else:
+        found = [path] if path.is_file() else []
+    if not found and not missing_ok:
+        what = f"no trace (*{SUFFIX}) in this folder" if path.is_dir() else "no such file or folder"
+        raise UserError(what, where=str(path), remedy="name a trace, or a folder in which vladoctor has recorded some")
+    return found
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode anything as JSON: numbers keep every digit, non-finite ones become strings, the rest its `repr`."""
+    try:
+        return _STRICT.encode(value).encode()
+    except (ValueError, TypeError, RecursionError):
+        return _STRICT.encode(_plain(value, _DEEPEST)).encode()
+
+
+def decode_json(data: bytes) -> Any:
+    """Decode what `encode_json` made, with its non-finite numbers."""
+    value = json.loads(data)
+    return _restore(value) if b'NaN"' in data or b'Infinity"' in data else value
+
+
+class _AppendOnly:
+    """What MCAP's writer writes to: gathers a chunk and hands it to the operating system as a whole, or not at all."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._parts: list[bytes] = []
+        self._gathered = self._written = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._raw.closed
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(data)
+        self._gathered += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._gathered
+
+    def flush(self) -> None:
+        rest = memoryview(b"".join(self._parts))
+        self._parts.clear()
+        try:
+            while rest:
+                rest = rest[self._raw.write(rest) or 0 :]
+        except BaseException:
+            self._raw.truncate(self._written)
+            raise
+        self._written = self._gathered
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+def _create(path: Path) -> io.FileIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return io.FileIO(path, "xb")
+    except FileExistsError as error:
+        if not path.exists():
+            raise _unwritable(path, error) from error
+        raise UserError(
+            "the trace exists already and is never overwritten",
+            where=str(path),
+            remedy="record into another folder, or remove the file",
+        ) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"the trace cannot be written: {error.strerror or error}",
+        where=str(path),
+        remedy="record into a folder on a disk that has room and that you may write to",
+    )
+
+
+def _start(file: _AppendOnly) -> Writer:
+    from mcap.writer import CompressionType, Writer
+
+    # The chunk size is never reached: a chunk ends where a step does.
+    writer = Writer(cast(Any, file), chunk_size=1 << 62, compression=CompressionType.NONE)
+    writer.start(profile=PROFILE, library=f"vladoctor {__version__}")
+    return writer
+
+
+def _check_kind(path: Path, data: bytes) -> None:
+    profile = _profile(data)
+    if profile == PROFILE or (profile is None and data[: len(_MAGIC)] == _MAGIC[: len(data)]):
+        return
+    family, _, version = (profile or "").partition("/")
+    if family == "vladoctor" and version.isdigit():
+        raise UserError(
+            f"the trace has format {version}; this vladoctor reads format {FORMAT}",
+            where=str(path),
+            remedy="read it with the vladoctor that wrote it, or upgrade",
+        )
+    raise UserError("this is not a trace of vladoctor's", where=str(path), remedy=f"name a trace (*{SUFFIX})")
+
+
+def _profile(data: bytes) -> str | None:
+    """The MCAP header's profile; None where there is no whole header."""
+    start = len(_MAGIC) + 9
+    if data[: len(_MAGIC)] != _MAGIC or len(data) < start + 4 or data[len(_MAGIC)] != 1:
+        return None
+    end = start + 4 + int.from_bytes(data[start : start + 4], "little")
+    return data[start + 4 : end].decode("utf-8", "replace") if end <= len(data) else None
+
+
+def _messages(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """(topic, message) of every whole and undamaged chunk, up to the first one that is not."""
+    from mcap.exceptions import McapError
+    from mcap.records import Channel, Message
+    from mcap.stream_reader import StreamReader
+
+    topics: dict[int, str] = {}
+    # mcap's reader would take a record that is cut short for a shorter one.
+    whole = io.BytesIO(data[: _whole(data)])
+    try:
+        for record in StreamReader(whole, validate_crcs=True).records:
+            if isinstance(record, Channel):
+                topics[record.id] = record.topic
+            elif isinstance(record, Message):
+                yield topics[record.channel_id], record.data
+    except (McapError, ValueError, LookupError, struct.error):
+        return
+
+
+def _whole(data: bytes) -> int:
+    """Offset after the last whole record."""
+    position = len(_MAGIC)
+    while position + 9 <= len(data):
+        end = position + 9 + int.from_bytes(data[position + 1 : position + 9], "little")
+        if end > len(data):
+            break
+        position = end
+    return position
+
+
+def _step_record(step: Step) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "number": step.number,
+        "frames": {name: _frame_record(frame) for name, frame in step.frames.items()},
+        "proprio": step.proprio,
+        "executed": step.executed,
+        "reward": step.reward,
+        "done": step.done,
+        "info": step.info,
+        "timings": step.timings,
+        "memory": step.memory,
+    }
+    if step.success is not None:
+        record["success"] = step.success
+    if step.query is not None:
+        query = {name: value for name, value in vars(step.query).items() if value is not None}
+        if step.query.image is not None:
+            query["image"] = _frame_record(step.query.image)
+        record["query"] = query
+    return record
+
+
+def _frame_record(frame: Frame) -> dict[str, Any]:
+    record: dict[str, Any] = {"height": frame.shape[0], "width": frame.shape[1]}
+    if frame.minimum is not None:
+        record["minimum"] = frame.minimum
+    if frame.maximum is not None:
+        record["maximum"] = frame.maximum
+    return record
+
+
+def _read_step(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Step:
+    query = record.get("query")
+    return Step(
+        number=record["number"],
+        frames={
+            name: frame
+            for name, facts in record.get("frames", {}).items()
+            if (frame := _read_frame(facts, images, f"/camera/{name}")) is not None
+        },
+        proprio={name: _numbers(values) for name, values in record.get("proprio", {}).items()},
+        query=None if query is None else _read_query(query, images),
+        executed=_numbers(record.get("executed", ())),
+        reward=record.get("reward", 0.0),
+        done=record.get("done", False),
+        success=record.get("success"),
+        info=record.get("info", {}),
+        timings=record.get("timings", {}),
+        memory=record.get("memory", {}),
+    )
+
+
+def _read_query(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Query:
+    def optional(name: str) -> tuple[float, ...] | None:
+        return _numbers(record[name]) if name in record else None
+
+    return Query(
+        prompt=record.get("prompt"),
+        input_ids=tuple(record.get("input_ids", ())),
+        image=_read_frame(record["image"], images, "/model/image") if "image" in record else None,
+        pixel_stats={name: _numbers(values) for name, values in record.get("pixel_stats", {}).items()},
+        ids=tuple(record.get("ids", ())),
+        action_mass=_numbers(record.get("action_mass", ())),
+        margin=_numbers(record.get("margin", ())),
+        entropy=_numbers(record.get("entropy", ())),
+        normalised=optional("normalised"),
+        action=optional("action"),
+        options=record.get("options", {}),
+        vision_calls=record.get("vision_calls"),
+    )
+
+
+def _read_frame(record: Mapping[str, Any], images: Mapping[str, bytes], topic: str) -> Picture | None:
+    jpeg, png = images.get(f"{topic}/thumbnail"), images.get(f"{topic}/full")
+    if jpeg is None:
+        return None
+    return Picture(
+        shape=(record["height"], record["width"]),
+        load_thumbnail=lambda: _decode(jpeg),
+        load_full=None if png is None else lambda: _decode(png),
+        minimum=record.get("minimum"),
+        maximum=record.get("maximum"),
+        jpeg=jpeg,
+        png=png,
+    )
+
+
+def _decode(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _renumber(steps: list[Step]) -> None:
+    numbers = [step.number for step in steps]
+    # Counting starts again at every reset; an episode in which that happened halfway is counted straight through.
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        numbers = list(range(len(steps)))
+    queried = [number for number, step in zip(numbers, steps, strict=True) if step.query is not None]
+    first = queried[0] if queried else (numbers[-1] + 1 if numbers else 0)
+    for step, number in zip(steps, numbers, strict=True):
+        step.number = number - first
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _fallback(value: Any) -> Any:
+    """What to write in place of something that JSON does not know."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.size <= _LARGEST_ARRAY else f"<array {value.dtype} {value.shape}>"
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "shape"):
+        # Its repr would fetch the values, and so wait for the GPU.
+        return f"<tensor {value.dtype} {tuple(value.shape)} on {value.device}>"
+    return _repr(value)
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)[:_LONGEST_REPR]
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        return f"<{type(value).__name__}>"
+
+
+_STRICT = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_fallback)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """The same value in what strict JSON can express."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else "NaN" if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
+    if depth == 0:
+        return _repr(value)
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else _repr(key): _plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, depth - 1) for item in value]
+    return _plain(_fallback(value), depth - 1)
+
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _restore(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, list):
+        return [_restore(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _restore(item) for key, item in value.items()}
+    return value
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _field(number: int, value: int | bytes | str) -> bytes:
+    """One field of a Protobuf message: integers as varint, anything else length-delimited."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _encode_image(nanoseconds: int, name: str, kind: str, data: bytes) -> bytes:
+    """A `foxglove.CompressedImage`. Its fields are numbered timestamp 1, data 2, format 3, frame_id 4."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return _field(1, _field(1, seconds) + _field(2, rest)) + _field(4, name) + _field(3, kind) + _field(2, data)
+
+
+def _decode_image(message: bytes) -> bytes:
+    """The field `data` of a `foxglove.CompressedImage`, whatever the order of its fields."""
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    while position < len(message):
+        tag = varint()
+        if tag & 7 != 2:
+            raise ValueError("not a foxglove.CompressedImage")
+        length = varint()
+        if tag >> 3 == 2:
+            return message[position : position + length]
+        position += length
+    return b""
+
+
+def _image_schema() -> bytes:
+    """Protobuf's own description of `foxglove.CompressedImage`: a FileDescriptorSet, as MCAP asks for it."""
+    integer64, integer32, string, message, binary = 3, 5, 9, 11, 12
+
+    def member(name: str, number: int, kind: int, of: str = "") -> bytes:
+        described = _field(1, name) + _field(3, number) + _field(4, 1) + _field(5, kind)
+        return _field(2, described + (_field(6, of) if of else b""))
+
+    def file(name: str, package: str, needs: str, of: str, members: bytes) -> bytes:
+        dependency = _field(3, needs) if needs else b""
+        described = _field(4, _field(1, of) + members)
+        return _field(1, _field(1, name) + _field(2, package) + dependency + described + _field(12, "proto3"))
+
+    timestamp = "google/protobuf/timestamp.proto"
+    return file(
+        timestamp,
+        "google.protobuf",
+        "",
+        "Timestamp",
+        member("seconds", 1, integer64) + member("nanos", 2, integer32),
+    ) + file(
+        "foxglove/CompressedImage.proto",
+        "foxglove",
+        timestamp,
+        "CompressedImage",
+        member("timestamp", 1, message, ".google.protobuf.Timestamp")
+        + member("frame_id", 4, string)
+        + member("data", 2, binary)
+        + member("format", 3, string),
+    )
+
+
+def _object(properties: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    # Foxglove fails on an object without "properties", on a union of types and on arrays of arrays.
+    return {"type": "object", "properties": dict(properties or {})}
+
+
+def _schemas() -> dict[str, tuple[str, bytes]]:
+    number, integer, string, boolean = ({"type": kind} for kind in ("number", "integer", "string", "boolean"))
+    numbers, integers = {"type": "array", "items": number}, {"type": "array", "items": integer}
+    frame = _object({"height": integer, "width": integer, "minimum": number, "maximum": number})
+    query = _object(
+        {
+            "prompt": string,
+            "input_ids": integers,
+            "image": frame,
+            "pixel_stats": _object({"mean": numbers, "min": numbers, "max": numbers}),
+            "ids": integers,
+            "action_mass": numbers,
+            "margin": numbers,
+            "entropy": numbers,
+            "normalised": numbers,
+            "action": numbers,
+            "options": _object(),
+            "vision_calls": integer,
+        }
+    )
+    step = _object(
+        {
+            "number": number,
+            "frames": _object(),
+            "proprio": _object(),
+            "query": query,
+            "executed": numbers,
+            "reward": number,
+            "done": boolean,
+            "success": boolean,
+            "info": _object(),
+            "timings": _object(),
+            "memory": _object(),
+        }
+    )
+    outcome = _object({"ended": string, "success": boolean, "steps": integer, "error": string})
+    records = {"Run": _object(), "Task": _object(), "Step": step, "Outcome": outcome}
+    return {
+        "foxglove.CompressedImage": ("protobuf", _image_schema()),
+        **{f"vladoctor.{name}": ("jsonschema", json.dumps(schema).encode()) for name, schema in records.items()},
+    }
+
+
+_SCHEMAS = _schemas()
