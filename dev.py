@@ -86,7 +86,7 @@ def set_up(environment: Environment) -> None:
     environment.stamp.unlink(missing_ok=True)
     make_venv(environment)
     install_torch(environment)
-    torch = torch_version(environment)
+    torch = installed(environment)["torch"]
     say(f"everything in requirements/{environment.pins.name}")
     pip(environment, "install", "--requirement", environment.pins, "--constraint", REQUIREMENTS / "torch.txt")
     say("robosuite, bddl and hf-libero (200 MB), without what they ask for")
@@ -118,7 +118,7 @@ def install_torch(environment: Environment) -> None:
     """
     pinned: list[str | Path] = ["--requirement", REQUIREMENTS / "torch.txt"]
     say(pinned_torch())
-    plan = json.loads(pip(environment, "install", "--dry-run", "--quiet", "--report", "-", *pinned, capture=True))
+    plan = json.loads(output(pip_command(environment, "install", "--dry-run", "--report", "-", *pinned)))
     if not cuda_packages(entry["metadata"]["name"] for entry in plan["install"]):
         pip(environment, "install", *pinned)
         return
@@ -136,17 +136,22 @@ def install_torch(environment: Environment) -> None:
 
 def check_torch(environment: Environment, version: str) -> None:
     """Make sure that nothing that came after torch has replaced it or brought CUDA along."""
-    found = torch_version(environment)
-    names = [entry["name"] for entry in json.loads(pip(environment, "list", "--format", "json", capture=True))]
-    if found != version or cuda_packages(names):
+    found = installed(environment)
+    if found["torch"] != version or cuda_packages(found):
         raise SetupError(
-            f"torch was {version} and is {found}, CUDA packages: {', '.join(cuda_packages(names)) or 'none'}\n"
+            f"torch was {version} and is {found['torch']}, CUDA packages: {', '.join(cuda_packages(found)) or 'none'}\n"
             f"  something in requirements/ replaced torch; remove {environment.folder.name} and correct that file"
         )
 
 
-def torch_version(environment: Environment) -> str:
-    return output([environment.python, "-c", "from importlib.metadata import version; print(version('torch'))"]).strip()
+def installed(environment: Environment) -> dict[str, str]:
+    """Name -> version of every package in the environment."""
+    script = (
+        "import json, importlib.metadata as m; "
+        "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
+    )
+    found: dict[str, str] = json.loads(output([environment.python, "-c", script]))
+    return found
 
 
 def pinned_torch() -> str:
@@ -253,12 +258,14 @@ def say(text: str) -> None:
     print(f"dev.py: {text}", file=sys.stderr, flush=True)
 
 
-def pip(environment: Environment, *arguments: str | Path, capture: bool = False) -> str:
-    command = [environment.python, "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
-    if capture:
-        return output(command)
-    run([*command, "--quiet", "--quiet"])
-    return ""
+def pip(environment: Environment, *arguments: str | Path) -> None:
+    run(pip_command(environment, *arguments))
+
+
+def pip_command(environment: Environment, *arguments: str | Path) -> list[str | Path]:
+    # One --quiet would leave a warning for each package that one of several package indexes does not have.
+    common = ["--disable-pip-version-check", "--no-input", "--quiet", "--quiet"]
+    return [environment.python, "-m", "pip", *arguments, *common]
 
 
 def run(command: Sequence[str | Path], env: dict[str, str] | None = None) -> None:

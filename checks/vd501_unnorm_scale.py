@@ -182,6 +182,8 @@ def _what(best: st.Candidate | None, departure: st.Departure, asked: list[str]) 
         return f"{before}{subject} {known}"
     if best.statistics is None:
         return f"{before}{subject} is the normalised one: it was never un-normalised"
+    if best.rule == st.AGAIN:
+        return f"{before}{subject} was un-normalised a second time, with the statistics of {best.statistics.label}"
     if best.rule == st.DOUBLED:
         return f"{before}{subject} was un-normalised twice with the statistics of {best.statistics.label}"
     if best.rule != st.MASKED or best.how != "centres":
@@ -262,12 +264,10 @@ def _unmasked(action: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.nd
 
 
 def _unnormalise_again(loop: Loop) -> None:
-    command, policy = loop.stages.command, loop.policy
+    command, stats = loop.stages.command, st.published_statistics()["libero_object"]
 
     def again(action: np.ndarray) -> list[float]:
-        stats = policy.model.get_action_stats(policy.unnorm_key)
-        low, high, mask = (np.asarray(stats[name]) for name in ("q01", "q99", "mask"))
-        return command(np.where(mask, low + 0.5 * (action + 1.0) * (high - low), action))
+        return command(np.where(stats.mask, stats.q01 + 0.5 * (action + 1.0) * stats.span, action))
 
     loop.stages.command = again
 
@@ -287,7 +287,7 @@ CHECK = Check(
         ),
         Fault(
             "unnorm-doubled",
-            "the loop un-normalises what predict_action has un-normalised already",
+            "the loop un-normalises what predict_action has un-normalised already, with statistics written out in it",
             _unnormalise_again,
         ),
         Fault(

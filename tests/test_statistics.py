@@ -9,12 +9,28 @@ import pytest
 from episodes import BRIDGE, LIBERO_OBJECT, MASK, bin_centres, episode, some_ids, unnormalise
 
 from vladoctor.facts import statistics as st
-from vladoctor.facts.tokens import UNKNOWN_ID, action_tokens, bin_numbers, decode, prompt_ids, token_layout
-from vladoctor.profiles import find_profile, load_profile
+from vladoctor.facts.tokens import (
+    UNKNOWN_ID,
+    TokenLayout,
+    action_tokens,
+    bin_numbers,
+    decode,
+    longest_run,
+    prompt_ids,
+    token_layout,
+)
+from vladoctor.profiles import Profile, find_profile, load_profile
 
 PROFILE = load_profile("openvla-libero")
-LAYOUT = token_layout(PROFILE)
-assert LAYOUT is not None
+
+
+def layout_of(profile: Profile) -> TokenLayout:
+    found = token_layout(profile)
+    assert found is not None
+    return found
+
+
+LAYOUT = layout_of(PROFILE)
 
 IDS = np.array([31882, 31894, 31881, 31905, 31888, 31875, 31999])
 """The ids of a tutorial's example, and what they decode to: measured with the published modelling file."""
@@ -58,7 +74,8 @@ def test_every_id_decodes_as_in_openvla() -> None:
     ],
 )
 def test_ways_of_decoding(how: str, lowest: float, middle: float, highest: float) -> None:
-    np.testing.assert_allclose(decode(np.array([31999, 31872, 31744]), LAYOUT, how), [lowest, middle, highest])
+    expected = np.array([lowest, middle, highest])
+    np.testing.assert_allclose(decode(np.array([31999, 31872, 31744]), LAYOUT, how), expected)
 
 
 def test_unnormalising_as_in_openvla() -> None:
@@ -206,6 +223,53 @@ def test_expectation_takes_the_profiles_mask_where_none_is_stored() -> None:
 
 def test_no_expectation_without_statistics() -> None:
     assert st.expectation(episode(norm_stats={}), PROFILE, {}, 7) is None
+
+
+@pytest.mark.parametrize("key", ["libero_spatial", "libero_object", "libero_goal", "libero_10", "bridge_orig"])
+def test_likely_extremes_of_published_statistics(key: str) -> None:
+    found = st.published_statistics()[key]
+    likely = st.likely_extremes(found, 256)
+    assert likely is not None
+    assert found.minimum is not None
+    assert found.maximum is not None
+    inside = (found.minimum < found.q01) & (found.q99 < found.maximum)
+    np.testing.assert_allclose(likely[:6][inside[:6]], 0.02, atol=1e-6)
+    assert (likely[:6] < 0.35).all()
+
+
+def test_likely_extremes_hold_for_any_data() -> None:
+    # Actions clipped at full speed, as in demonstrations: the share in the outermost bins stays below the bound.
+    rng = np.random.default_rng(0)
+    for scale in (0.3, 0.8, 2.0):
+        data = np.clip(rng.normal(rng.uniform(-0.5, 0.5, 7), scale, (20000, 7)), -1.0, 1.0)
+        table = {
+            "q01": np.quantile(data, 0.01, axis=0),
+            "q99": np.quantile(data, 0.99, axis=0),
+            "min": data.min(axis=0),
+            "max": data.max(axis=0),
+            "mean": data.mean(axis=0),
+            "std": data.std(axis=0),
+        }
+        found = statistics("x", table)
+        normalised = np.clip(2 * (data - found.q01) / found.span - 1, -1, 1)
+        likely = st.likely_extremes(found, 256)
+        assert likely is not None
+        # A side that ends at its quantile holds 1 % there; the bin itself has a width, which adds a little.
+        assert ((np.abs(normalised) >= 1 - 2 / 255).mean(axis=0) <= likely + 0.01).all()
+
+
+def test_likely_extremes_of_labels_that_never_get_there() -> None:
+    zero = {"q01": [-0.1], "q99": [0.1], "min": [0.0], "max": [0.0], "mean": [0.0], "std": [0.0]}
+    assert st.likely_extremes(statistics("x", zero), 256) == pytest.approx([0.0])
+    flat = {"q01": [0.0], "q99": [0.0], "min": [0.0], "max": [0.0], "mean": [0.0], "std": [0.0]}
+    assert st.likely_extremes(statistics("x", flat), 256) == pytest.approx([1.0])
+    assert st.likely_extremes(statistics("x", BRIDGE), 256) is None
+
+
+def test_longest_run() -> None:
+    assert longest_run(np.array([0, 1, 1, 0, 1, 1, 1], dtype=bool)) == (4, 3)
+    assert longest_run(np.zeros(3, dtype=bool)) == (0, 0)
+    assert longest_run(np.ones(3, dtype=bool)) == (0, 3)
 
 
 def test_tokens_of_a_cut_answer_come_from_the_prompt() -> None:

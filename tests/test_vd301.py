@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from episodes import LANGUAGE, PROMPT, episode
-from vladoctor.checks.vd301_prompt_template import CHECK, HARMLESS
 
 from vladoctor.check import Abstention, Clear, Fault, Problem, Severity, Stage, Verdict
+from vladoctor.checks.vd301_prompt_template import CHECK, HARMLESS
 from vladoctor.facts import Facts
 from vladoctor.profiles import Profile, find_profile, load_profile
 

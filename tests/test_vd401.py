@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from episodes import LIBERO_OBJECT, episode, some_ids, unnormalise
-from vladoctor.checks.vd401_non_action_token import CHECK
 
 from vladoctor.check import Abstention, Clear, Problem, Severity, Verdict
+from vladoctor.checks.vd401_non_action_token import CHECK
 from vladoctor.facts import Facts
 from vladoctor.profiles import Profile, find_profile, load_profile
 

@@ -17,9 +17,9 @@ from episodes import (
     some_ids,
     unnormalise,
 )
-from vladoctor.checks.vd501_unnorm_scale import CHECK
 
 from vladoctor.check import Abstention, Clear, Problem, Severity, Stage, Verdict
+from vladoctor.checks.vd501_unnorm_scale import CHECK
 from vladoctor.facts import Facts
 from vladoctor.profiles import Profile, find_profile, load_profile
 from vladoctor.records import Episode
@@ -175,10 +175,16 @@ def test_doubled_in_the_loop() -> None:
     found = problem(returned=RIGHT, executed=keep_gripper(RIGHT))
     assert found.severity is Severity.STOP
     assert (
-        "`predict_action` returned the right action, but the executed action was un-normalised twice" in found.message
+        "`predict_action` returned the right action, but the executed action was un-normalised a second time"
+        in found.message
     )
     assert "Pass `predict_action`'s result on as it is" in found.remedy
     assert ratios(found) == pytest.approx(list(SPAN[:6] / 2), rel=1e-3)
+
+
+def test_doubled_in_the_loop_with_another_set() -> None:
+    found = problem(returned=RIGHT, executed=keep_gripper(unnormalise(BRIDGE)))
+    assert "a second time, with the statistics of bridge_orig (published)" in found.message
 
 
 def test_doubled_by_the_model() -> None:
@@ -358,7 +364,7 @@ def recorded_under(fault: str, times: int = 1) -> Episode:
     [
         ("unnorm-bridge", "the statistics of bridge_orig"),
         ("unnorm-identity", "never un-normalised"),
-        ("unnorm-doubled", "the executed action was un-normalised twice"),
+        ("unnorm-doubled", "the executed action was un-normalised a second time, with the statistics of libero_object"),
         ("unnorm-mask-ignored", "the mask ignored"),
     ],
 )

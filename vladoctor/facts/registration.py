@@ -92,7 +92,7 @@ MIN_MARGIN = 0.04
 """Lead over the runner-up from which the element counts as decided. Frames made symmetric reached 0.002."""
 
 MIN_CONTRAST = 1.5
-"""Local contrast, in levels, under which nothing is decided. A sky gradient has 0.2 to 0.8, a dark scene 2.4 or more."""
+"""Local contrast, in levels, under which nothing is decided. The sky has 0.2 to 0.8, a dark scene 2.4 or more."""
 
 _GRID, _COARSE, _FINE, _FINAL, _FULL = 64, 16, 32, 48, 96
 _SIDES: tuple[float, ...] = tuple(float(side) for side in np.geomspace(1.0, 0.5, 11))
@@ -102,8 +102,11 @@ _STEPS = 6
 _BLUR = 1.0 / 16.0
 """Standard deviation of the blur that is subtracted as shading, as a fraction of the window's side."""
 
-_FLAT = 5
+_FLAT = 2.0
 """Levels by which padding may vary; JPEG is not exact."""
+
+_SURE = 0.9
+"""Score from which padding is not asked about."""
 
 _PADDED = 1.05
 """A window larger than this share of the frame means padding."""
@@ -204,10 +207,10 @@ def register(raw: np.ndarray, image: np.ndarray) -> Registration:
         unrelated picture some element is the best one too.
     """
     whole = _register(raw, image, _WHOLE)
-    if whole.score >= MIN_SCORE:
-        return whole
     content = _content(image)
-    return whole if content is _WHOLE else max(whole, _register(raw, image, content), key=lambda found: found.score)
+    if content is _WHOLE or whole.score >= _SURE:
+        return whole
+    return max(whole, _register(raw, image, content), key=lambda found: found.score)
 
 
 def confirm(raw: np.ndarray, image: np.ndarray, known: Registration) -> Registration | None:
@@ -340,11 +343,10 @@ def _content(image: np.ndarray) -> np.ndarray:
     """
     found = _WHOLE.copy()
     for axis in (0, 1):
-        lines = np.moveaxis(image, axis, 0).reshape(image.shape[axis], -1, image.shape[-1]).astype(np.int16)
-        flat = (lines.max(axis=1) - lines.min(axis=1)).max(axis=1) <= _FLAT
-        means = lines.mean(axis=1)
-        before = _run(flat & (np.abs(means - means[0]).max(axis=1) <= _FLAT))
-        after = _run((flat & (np.abs(means - means[-1]).max(axis=1) <= _FLAT))[::-1])
+        lines = np.moveaxis(image.mean(axis=-1, dtype=np.float32), axis, 0)
+        flat, means = lines.std(axis=1) <= _FLAT, lines.mean(axis=1)
+        before = _run(flat & (np.abs(means - means[0]) <= _FLAT))
+        after = _run((flat & (np.abs(means - means[-1]) <= _FLAT))[::-1])
         if before + after <= len(lines) / 2:
             found[0, axis] = before / len(lines) if before > 1 else 0.0
             found[1, axis] = 1.0 - (after / len(lines) if after > 1 else 0.0)
@@ -363,8 +365,8 @@ def _search(scene: np.ndarray, candidates: np.ndarray, aspect: float) -> tuple[n
         Best score (8,) and its window (8, 4): top, height, left, width as fractions of the scene.
     """
     wanted = _normalise(_shrink(candidates, _COARSE).reshape(len(candidates), -1))
-    best = np.full(len(candidates), -2.0, np.float32)
-    windows = np.zeros((len(candidates), 4), np.float32)
+    best: np.ndarray = np.full(len(candidates), -2.0, np.float32)
+    windows: np.ndarray = np.zeros((len(candidates), 4), np.float32)
     shapes = [(side, side) for side in _SIDES]
     if aspect != 1.0:
         # A frame that is not square may have been squeezed (above) or cut to a square.
@@ -391,7 +393,7 @@ def _refine(scene: np.ndarray, candidates: np.ndarray, windows: np.ndarray, size
     wanted = _normalise(_shrink(candidates, size).reshape(count, -1))
     ramp = (np.arange(size, dtype=np.float32) + 0.5) / size
     window, best = windows.copy(), windows.copy()
-    peak = np.full(count, -2.0, np.float32)
+    peak: np.ndarray = np.full(count, -2.0, np.float32)
     diagonal = np.arange(6)
     for step in range(steps + 1):
         view = _cut(scene, window, size)

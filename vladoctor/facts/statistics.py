@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OWN, PUBLISHED = "checkpoint", "published"
 
 MASKED, UNMASKED, DOUBLED = "q01/q99", "q01/q99, mask ignored", "q01/q99, twice"
+AGAIN = "q01/q99, after the right way"
 MINMAX, ZSCORE, IDENTITY = "min/max", "mean/std", "not at all"
 
 SAME = 0.02
@@ -365,6 +366,7 @@ def describe(way: Candidate | None) -> str:
         MASKED: "by q01/q99 under the mask",
         UNMASKED: "by q01/q99 with the mask ignored",
         DOUBLED: "by q01/q99 under the mask, twice",
+        AGAIN: "by q01/q99 under the mask, on top of the right way",
         MINMAX: "by min/max in the place of q01/q99",
         ZSCORE: "by mean and standard deviation in the place of q01/q99",
     }
@@ -396,6 +398,9 @@ def departure(
     place = "executed" if right_before or not was_returned[wrong].any() else "returned"
     rest = seen.only(wrong & (was_executed if place == "executed" else was_returned))
     actions = rest.executed if place == "executed" else rest.returned
+    ways = list(ways)
+    if right_before:
+        ways = [*_again(expected.ways[0], ways), *ways]
     others = [way for way in ways if not any(way.equals(right, expected.arm) for right in expected.ways)]
     # The gripper of an executed action has been through conversions of its own, which are no business of this.
     everything = expected.arm if place == "executed" else np.ones_like(expected.arm)
@@ -428,6 +433,33 @@ def unmasked_gripper(seen: Observations, expected: Expectation) -> Departure | N
     return Departure(
         "returned", False, part, part.returned, (way,), measure(part.normalised["centres"], part.returned), 0.0
     )
+
+
+def likely_extremes(statistics: Statistics, bins: int) -> np.ndarray | None:
+    """How often the data reach an outermost bin at most: float64 (action_dim,); None where mean or std is not stored.
+
+    From what the statistics alone allow. A side whose quantile lies inside of the data holds 1 % by the quantile's
+    definition, and one that no value reaches holds nothing. Where the quantile is the data's own end, many values can
+    sit on it: there Cantelli's inequality bounds each side and the second moment both. A dimension without a span gets
+    1: whatever its ids are, they decode to one value.
+    """
+    if statistics.mean is None or statistics.std is None:
+        return None
+    half, middle = statistics.span / 2.0, (statistics.q99 + statistics.q01) / 2.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean, std = (statistics.mean - middle) / half, statistics.std / half
+        edge = 1.0 - 2.0 / (bins - 1)
+        sides = []
+        for sign, end in ((-1.0, statistics.minimum), (1.0, statistics.maximum)):
+            gap = np.maximum(edge - sign * mean, 0.0)
+            share = std**2 / (std**2 + gap**2)
+            if end is not None:
+                furthest = sign * (end - middle) / half
+                share = np.where(furthest > 1.0 + 1e-6, np.minimum(share, 0.01), share)
+                share = np.where(furthest < edge, 0.0, share)
+            sides.append(np.nan_to_num(share, nan=1.0))
+        both = np.minimum(sides[0] + sides[1], np.nan_to_num((mean**2 + std**2) / edge**2, nan=1.0))
+    return np.where(half > ROUNDING, np.clip(both, 0.0, 1.0), 1.0)
 
 
 def beyond_reach(seen: Observations, profile: Profile, dimensions: Sequence[str]) -> list[float | None] | None:
@@ -514,6 +546,16 @@ def _way(statistics: Statistics, rule: str, half: np.ndarray, middle: np.ndarray
     return Candidate(
         statistics, rule, np.where(statistics.mask, half, 1.0), np.where(statistics.mask, middle, 0.0), how
     )
+
+
+def _again(first: Candidate, ways: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Actions un-normalised as they should be, and then a second time with any of the sets."""
+    for way in ways:
+        if way.statistics is not None and way.rule == MASKED and way.how == "centres":
+            arm = way.statistics.mask
+            slope = np.where(arm, way.slope * first.slope, first.slope)
+            offset = np.where(arm, way.slope * first.offset + way.offset, first.offset)
+            yield Candidate(way.statistics, AGAIN, slope, offset)
 
 
 def _alike(one: Statistics, other: Statistics) -> bool:

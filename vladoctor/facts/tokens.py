@@ -111,6 +111,22 @@ def decode(ids: np.ndarray, layout: TokenLayout, how: str = "centres") -> np.nda
     return -1.0 + (2.0 * bin_numbers(ids, layout) + 1.0) / steps
 
 
+def extreme_bins(actions: Sequence[ActionTokens], layout: TokenLayout) -> np.ndarray:
+    """Which values lie in an outermost bin: int8 (queries, action_dim), -1 in the lowest, +1 in the highest, else 0."""
+    bins = np.array([tokens.bins for tokens in actions])
+    return ((bins == layout.bins - 2).astype(np.int8) - (bins == 0)).astype(np.int8)
+
+
+def longest_run(flags: np.ndarray) -> tuple[int, int]:
+    """Start and length of the longest run of true values in bool (queries,); (0, 0) if there is none."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    if not len(starts):
+        return 0, 0
+    best = int((ends - starts).argmax())
+    return int(starts[best]), int(ends[best] - starts[best])
+
+
 def prompt_ids(ids: Sequence[int], append_id: int | None) -> tuple[int, ...]:
     """Ids of a prompt as `predict_action` passes them on: with `append_id` behind them unless they end with it."""
     ends = append_id is None or (len(ids) > 0 and ids[-1] == append_id)

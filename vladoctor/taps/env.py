@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from vladoctor.taps.recorder import Recorder, describe, numbers, undo_all, wrap
 
 PROPRIO = (
@@ -129,7 +127,7 @@ def camera_geometry(env: Any, cameras: Sequence[str]) -> dict[str, dict[str, Any
         Cameras that the simulator does not know are left out, all of them where there is no simulator.
     """
     below = getattr(env, "env", env)
-    sim = getattr(below, "sim", None)
+    sim: Any = getattr(below, "sim", None)
     geometry: dict[str, dict[str, Any]] = {}
     for camera in cameras:
         try:
@@ -151,12 +149,9 @@ def _frame_size(env: Any, camera: str) -> tuple[int | None, int | None]:
     names = list(getattr(env, "camera_names", ()))
     if camera not in names:
         return None, None
+    heights, widths = numbers(env.camera_heights), numbers(env.camera_widths)
     index = names.index(camera)
-    heights, widths = env.camera_heights, env.camera_widths
-    return (
-        int(heights if np.isscalar(heights) else heights[index]),
-        int(widths if np.isscalar(widths) else widths[index]),
-    )
+    return int(heights[index % len(heights)]), int(widths[index % len(widths)])
 
 
 def _nothing(result: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:

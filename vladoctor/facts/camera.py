@@ -1,0 +1,198 @@
+"""Which way up the raw frame itself is, against the true view through the simulator's own camera.
+
+Registration says how the model's image lies on the raw frame; it cannot say whether the raw frame was upside down to
+begin with. That is a convention of the renderer (OpenGL counts rows from the bottom), and one line elsewhere in the
+program can change it. The evidence is in the trace already, so nothing is rendered again:
+
+* The camera's position, rotation and field of view place the gripper, whose position is recorded, in the true view.
+* Where a fixed camera's frame changes from one moment to a later one, the arm moved. Of the eight elements, the one
+  under which the changes fall on the projected gripper (and on the hand and wrist above it) carries the true view to
+  the raw frame.
+
+The gripper has to move far enough, and not only along the middle of the picture, or elements cannot be told apart; then
+there is no answer. The same holds for a camera on the robot, to which everything moves.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vladoctor.facts.frames import EEF
+from vladoctor.facts.registration import ELEMENTS, apply, grey
+
+if TYPE_CHECKING:
+    from vladoctor.facts import Facts
+    from vladoctor.records import Step
+
+USUAL_VIEW: Mapping[str, str] = {"libero": "flip-vertical"}
+"""First part of a suite's name -> element that carries the true view to the raw frame as the environment is shipped.
+
+Profiles state `image.orientation` against that frame. LIBERO: rows from the bottom up, not mirrored (robosuite 1.4.0
+macros.py:28 and environments/robot_env.py:391,413-415; bit-equal to mujoco.Renderer after [::-1], both cameras)."""
+
+MIN_PAIRS = 5
+"""Pairs of moments from which there is an answer."""
+
+MIN_SCORE = 0.4
+"""Nats per changed pixel over a picture in which changes fall anywhere. Fixed camera: 0.8 to 1.7; wrist: below -0.7."""
+
+MIN_MARGIN = 0.5
+"""Lead over the runner-up in the same unit."""
+
+_SIZE = 48
+_STRIDE = 0.03
+"""Distance that the gripper has to move in the picture between the moments of a pair, as a fraction of its side."""
+
+_MOST_PAIRS = 60
+_HAND = (0.0, 0.06, 0.12, 0.18)
+"""Metres above the point between the fingertips at which hand and wrist of a tool that points down are."""
+
+_SPREAD = 0.07
+"""Standard deviation of the changes around each of these points, as a fraction of the picture's side."""
+
+_ELSEWHERE = 0.15
+"""Share of the changes that may be anywhere: shadows, objects, the rest of the arm."""
+
+_NOISE = 3.0
+"""Levels of change that JPEG alone makes in a thumbnail."""
+
+
+_LEAST_CHANGE = 40.0
+"""Sum of changes, in levels times pixels of a 48 x 48 picture, under which nothing moved."""
+
+
+@dataclass(frozen=True)
+class RawView:
+    """Which element carries the true view, upright and not mirrored, to the raw frame.
+
+    Attributes:
+        element: the best one; "" where nothing could be measured.
+        score, runner_up, runner_up_score: mean log-likelihood ratio (nats) of the changes under it and the next best.
+        pairs: how many pairs of moments were compared.
+        reason: why there is no answer; "" where there is one.
+    """
+
+    element: str = ""
+    score: float = 0.0
+    runner_up: str = ""
+    runner_up_score: float = 0.0
+    pairs: int = 0
+    reason: str = ""
+
+    @property
+    def margin(self) -> float:
+        return self.score - self.runner_up_score
+
+    @property
+    def decisive(self) -> bool:
+        return not self.reason
+
+
+_views: weakref.WeakKeyDictionary[Facts, dict[str, RawView]] = weakref.WeakKeyDictionary()
+
+
+def usual_view(suite: str) -> str | None:
+    """The element that carries the true view to a suite's raw frame as it is shipped; None where not known."""
+    return next((element for start, element in USUAL_VIEW.items() if suite.startswith(start)), None)
+
+
+def raw_view(facts: Facts, camera: str) -> RawView:
+    """Find which way up a camera's raw frames are over an episode. Computed once for each `Facts` and camera."""
+    known = _views.setdefault(facts, {})
+    if camera not in known:
+        geometry = (facts.episode.task.get("cameras") or {}).get(camera)
+        known[camera] = find_view(facts.episode.steps, camera, geometry)
+    return known[camera]
+
+
+def project(points: np.ndarray, geometry: Mapping[str, Any]) -> np.ndarray:
+    """Project points into the true view of a pinhole camera.
+
+    Args:
+        points: float (..., 3), metres, world frame.
+        geometry: as in `records.Episode.task["cameras"]`: MuJoCo axes, x right, y up, looking along -z.
+
+    Returns:
+        float (..., 2): row and column as fractions of height and width, from the top left; nan behind the camera.
+    """
+    rotation = np.asarray(geometry["rotation"], dtype=np.float64).reshape(3, 3)
+    local = (np.asarray(points, dtype=np.float64) - np.asarray(geometry["position"], dtype=np.float64)) @ rotation
+    depth = np.where(local[..., 2] < -1e-6, -local[..., 2], np.nan)
+    focal = 0.5 / np.tan(np.radians(float(geometry["fovy_deg"])) / 2.0)
+    aspect = float(geometry.get("width") or 1.0) / float(geometry.get("height") or 1.0)
+    row = 0.5 - focal * local[..., 1] / depth
+    column = 0.5 + focal * local[..., 0] / depth / aspect
+    return np.stack([row, column], axis=-1)
+
+
+def find_view(steps: Sequence[Step], camera: str, geometry: Mapping[str, Any] | None) -> RawView:
+    """Compare where the frames of one camera change with where the gripper is.
+
+    Args:
+        steps: steps in the order in which they ran; those without this camera's frame or `robot0_eef_pos` are skipped.
+        geometry: see `project`; None where it was not recorded.
+    """
+    if not geometry:
+        return RawView(reason=f"the geometry of camera {camera} was not recorded")
+    seen = [step for step in steps if camera in step.frames and len(step.proprio.get(EEF, ())) == 3]
+    if not seen:
+        return RawView(reason=f"the gripper's position ({EEF}) was not recorded")
+    hand = np.array([step.proprio[EEF] for step in seen])[:, None] + np.array([(0.0, 0.0, up) for up in _HAND])
+    points = project(hand, geometry)
+    pairs = _pairs(points[:, 0])
+    frames = {index: grey(seen[index].frames[camera].thumbnail, _SIZE) for pair in pairs for index in pair}
+    scores = [
+        _score(frames[before], frames[after], np.concatenate([points[before], points[after]]))
+        for before, after in pairs
+    ]
+    useful = np.array([score for score in scores if score is not None])
+    if len(useful) < MIN_PAIRS:
+        what = "the gripper did not move enough before" if len(pairs) < MIN_PAIRS else "hardly anything changed in"
+        return RawView(pairs=len(useful), reason=f"{what} camera {camera}")
+    means = useful.mean(axis=0)
+    best, second = np.argsort(-means)[:2]
+    found = RawView(ELEMENTS[best], float(means[best]), ELEMENTS[second], float(means[second]), len(useful))
+    if found.score < MIN_SCORE:
+        return replace(found, reason=f"the changes in camera {camera} do not follow the gripper")
+    if found.margin < MIN_MARGIN:
+        return replace(found, reason=f"the gripper's motion fits {found.element} and {found.runner_up} alike")
+    return found
+
+
+def _pairs(path: np.ndarray) -> list[tuple[int, int]]:
+    """Consecutive moments between which the gripper moved by `_STRIDE` in the picture; none outside it."""
+    moments: list[int] = []
+    pairs: list[tuple[int, int]] = []
+    for index, point in enumerate(path):
+        if not ((point >= 0.0) & (point <= 1.0)).all():
+            moments.clear()
+        elif not moments:
+            moments.append(index)
+        elif np.linalg.norm(point - path[moments[-1]]) >= _STRIDE:
+            pairs.append((moments[-1], index))
+            moments.append(index)
+    keep = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _MOST_PAIRS)).astype(int))
+    return [pairs[index] for index in keep]
+
+
+def _score(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+    """Mean log-likelihood ratio of the changed pixels under each element, (8,); None where nothing changed."""
+    change = np.abs(after - before)
+    change = np.maximum(change - _NOISE - 2.0 * np.median(change), 0.0)
+    total = change.sum()
+    if total < _LEAST_CHANGE:
+        return None
+    centres = (np.arange(_SIZE) + 0.5) / _SIZE
+    across = np.exp(-0.5 * ((centres - points[:, :1]) / _SPREAD) ** 2)
+    along = np.exp(-0.5 * ((centres - points[:, 1:]) / _SPREAD) ** 2)
+    expected = np.nan_to_num(across).T @ np.nan_to_num(along)
+    if expected.sum() < 1e-6:
+        return None
+    density = (1.0 - _ELSEWHERE) * expected / expected.sum() + _ELSEWHERE / _SIZE**2
+    gain = np.log(density * _SIZE**2)
+    return np.array([(change * apply(element, gain)).sum() / total for element in ELEMENTS])

@@ -1,0 +1,184 @@
+"""What is in the frames at all: brightness and structure of every camera's every frame, and of the model's image."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vladoctor.facts import Facts
+    from vladoctor.records import Episode, Frame, Query
+
+EEF = "robot0_eef_pos"
+"""Name of the gripper's position among the proprioceptive values: metres, world frame."""
+
+_DEGREE = 3
+
+
+@dataclass(frozen=True)
+class FrameStatistics:
+    """One frame in numbers, in levels of 0..255.
+
+    Attributes:
+        step: step number.
+        mean: over all pixels and channels.
+        colour: mean of each channel.
+        std: standard deviation over the pixels, of the channel that varies most.
+        structure: what is left of `std` after a smooth surface (a cubic polynomial) has been taken away: 0 for a
+            uniform picture or a sky gradient.
+        brightest: largest value of the thumbnail, which averages hot pixels away.
+        minimum, maximum: over the full frame where that was measured, else over the thumbnail.
+    """
+
+    step: int
+    mean: float
+    colour: tuple[float, ...]
+    std: float
+    structure: float
+    brightest: float
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class View:
+    """The frames of one camera, or the images that the model was given, with their statistics, by step.
+
+    Attributes:
+        camera: its name; "" for the model's image.
+        frames, statistics: of the same length, in the order in which they were taken.
+    """
+
+    camera: str
+    frames: tuple[Frame, ...]
+    statistics: tuple[FrameStatistics, ...]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some frames of one view, alike in some way, in order but not necessarily one after the other.
+
+    Attributes:
+        kind: in which way.
+        indices: their places in `view.frames`.
+    """
+
+    view: View
+    kind: str
+    indices: tuple[int, ...]
+
+    @cached_property
+    def statistics(self) -> tuple[FrameStatistics, ...]:
+        return tuple(self.view.statistics[index] for index in self.indices)
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        return tuple(statistics.step for statistics in self.statistics)
+
+    @property
+    def longest_run(self) -> int:
+        """Frames in the longest part without a gap."""
+        places = np.array(self.indices)
+        return max(len(run) for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1))
+
+    @property
+    def span(self) -> str:
+        """Where it lies, for sentences: "from step 30 to the end (90 of 120 frames)"."""
+        first, last, total = self.steps[0], self.steps[-1], len(self.view.statistics)
+        count = f"{len(self.steps)} of {total} frames"
+        if len(self.steps) == total:
+            return f"in all {total} recorded frames" if total > 1 else "in the only recorded frame"
+        if len(self.steps) == 1:
+            return f"at step {first} ({count})"
+        if self.longest_run < len(self.steps):
+            return f"between step {first} and step {last} ({count})"
+        return f"from step {first} to {'the end' if self.indices[-1] == total - 1 else f'step {last}'} ({count})"
+
+
+def measure(frame: Frame, step: int) -> FrameStatistics:
+    """Measure one frame on its thumbnail; the extremes are the full frame's."""
+    values = frame.thumbnail.astype(np.float32)
+    flat = values.reshape(-1, values.shape[-1])
+    surface = _surfaces(*values.shape[:2])
+    left = flat - surface @ (surface.T @ flat)
+    return FrameStatistics(
+        step=step,
+        mean=float(flat.mean()),
+        colour=tuple(float(mean) for mean in flat.mean(axis=0)),
+        std=float(flat.std(axis=0).max()),
+        structure=float(left.std(axis=0).max()),
+        brightest=float(flat.max()),
+        minimum=float(flat.min()) if frame.minimum is None else float(frame.minimum),
+        maximum=float(flat.max()) if frame.maximum is None else float(frame.maximum),
+    )
+
+
+_views: weakref.WeakKeyDictionary[Facts, tuple[View, ...]] = weakref.WeakKeyDictionary()
+
+
+def camera_views(facts: Facts) -> tuple[View, ...]:
+    """Every camera of which frames were recorded, settle steps included."""
+    return tuple(view for view in _all_views(facts) if view.camera)
+
+
+def model_view(facts: Facts) -> View | None:
+    """The images that the model was given; None where none was recorded."""
+    return next((view for view in _all_views(facts) if not view.camera), None)
+
+
+def change(stretch: Stretch) -> float:
+    """How far any of the frames is from the first, in levels: mean over the thumbnail's values."""
+    first, *others = (stretch.view.frames[index].thumbnail.astype(np.float32) for index in stretch.indices)
+    return max((float(np.abs(other - first).mean()) for other in others), default=0.0)
+
+
+def travel(facts: Facts, steps: Collection[int]) -> float | None:
+    """How far apart the gripper was at some steps, in metres along the longest axis; None where not recorded."""
+    positions = [step.proprio.get(EEF, ()) for step in facts.episode.steps if step.number in set(steps)]
+    known = np.array([position for position in positions if len(position) == 3], dtype=np.float64)
+    return float(np.ptp(known, axis=0).max()) if len(known) else None
+
+
+def pixel_spread(query: Query) -> float | None:
+    """Largest difference within a channel of `pixel_values`, in their own units; None where it was not recorded.
+
+    An image is un-normalised and cut to 0..255 for recording, so one far out of range looks uniform and is not.
+    """
+    lowest, highest = query.pixel_stats.get("min"), query.pixel_stats.get("max")
+    if not lowest or not highest:
+        return None
+    return max(high - low for low, high in zip(lowest, highest, strict=True))
+
+
+def _all_views(facts: Facts) -> tuple[View, ...]:
+    if facts not in _views:
+        _views[facts] = tuple(_view(name, taken) for name, taken in _taken(facts.episode).items() if taken)
+    return _views[facts]
+
+
+def _taken(episode: Episode) -> Mapping[str, list[tuple[int, Frame]]]:
+    found: dict[str, list[tuple[int, Frame]]] = {"": []}
+    for step in episode.steps:
+        for name, frame in step.frames.items():
+            found.setdefault(name, []).append((step.number, frame))
+        if step.query is not None and step.query.image is not None:
+            found[""].append((step.number, step.query.image))
+    return found
+
+
+def _view(camera: str, taken: Sequence[tuple[int, Frame]]) -> View:
+    return View(camera, tuple(frame for _, frame in taken), tuple(measure(frame, step) for step, frame in taken))
+
+
+@lru_cache(maxsize=16)
+def _surfaces(height: int, width: int) -> np.ndarray:
+    """Orthonormal basis of the polynomials up to the third degree on a grid, float32 (height * width, 10)."""
+    rows, columns = np.meshgrid(np.linspace(-1.0, 1.0, height), np.linspace(-1.0, 1.0, width), indexing="ij")
+    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
+    basis = np.stack([rows**i * columns**j for i, j in powers], axis=-1).reshape(height * width, -1)
+    return np.linalg.qr(basis)[0].astype(np.float32)
