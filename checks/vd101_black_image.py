@@ -1,12 +1,14 @@
-"""A camera's frames, or the model's own image, are black or show nothing.
+"""A camera's frames, or the model's own image, are black, blank or noise.
 
 ## What it looks at
 
 Every frame of every recorded camera, at every step, settle steps included, and every image that the model was given.
-Five things are told apart:
+These are told apart:
 
-- **black**: no value above 10 of 255. A night scene is not black: LIBERO with all lights off has a mean of 42 to 59 and
-  values up to 77.
+- **black**: 99 % of the values are at most 10 of 255. A dark scene is not black: LIBERO with all lights off has a mean
+  of 42 to 59 and values up to 77.
+- **noise**: neighbouring pixels differ as much as distant ones do, and the colour channels have nothing in common, as
+  in memory into which nothing was drawn.
 - **uniform**: one colour all over, white or grey, say.
 - **empty**: a smooth gradient and nothing in it, such as the sky behind a camera that looks past the scene. That alone
   proves nothing; it has to stay the same while the robot moves.
@@ -23,13 +25,15 @@ measurement of something else.
 ## Evidence
 
 The camera, the steps, and of the darkest frame mean, standard deviation and extremes, in levels of 0..255. `structure`
-is what is left of the standard deviation once a smooth surface is taken away. The extremes are those of the full
-frame; the rest is measured on the thumbnail. Do not look for zeros in `pixel_values`: there, black is about -1.49 on
-average for OpenVLA's two towers (-2.12, -2.04 and -1.80 in the first, -1 in the second).
+is what is left of the standard deviation once a smooth surface is taken away, `grain` the median difference between
+neighbours, `agreement` the correlation of the channels' fine detail. The extremes are those of the full frame; the rest
+is measured on the thumbnail. Do not look for zeros in `pixel_values`: black is about -1.49 there, on average over
+OpenVLA's two towers (-2.12, -2.04 and -1.80 in the first, -1 in the second).
 
 ## Fix
 
-An OpenGL context belongs to the thread that made it. Make the environment, reset it and step it in one and the same
+An OpenGL context belongs to the thread that made it; in another one nothing is drawn, and what comes back is whatever
+the buffer held before: zeros, most often, or noise. Make the environment, reset it and step it in one and the same
 thread; keep one environment a process; start processes with `spawn`, before any of them has rendered:
 
 ```python
@@ -45,8 +49,8 @@ writer with a renderer of its own, a `close()` too early.
 ## Known gaps
 
 A frame that shows *another* scene is not empty: two environments in one process draw with each other's textures, mean
-and standard deviation look normal, and this check is silent (VD104). Noise from uninitialised memory is not caught
-here. A camera that shows one smooth surface while the robot stands still is left undecided.
+and standard deviation look normal, and this check is silent (VD104). So do frames left over in memory from an earlier
+step. A camera that shows one smooth surface while the robot stands still is left undecided.
 
 ## References
 
@@ -54,7 +58,8 @@ here. A camera that shows one smooth surface while the robot stands still is lef
 - google-deepmind/mujoco#863: the first run renders, the next ones return noise; mixed and misspelt GL back ends.
 - strands-labs/robots#166: success rate 0.00; the camera's view turns to near-uniform yellow (178, 177, 36).
 - Measured with hf-libero 0.1.4, robosuite 1.4.0, mujoco 3.8.1, EGL and OSMesa alike: `env.step` in another thread than
-  the one that made the environment returns zeros in every pixel of every camera, without a word.
+  the one that made the environment returns a buffer that nobody filled, without a word: zeros in the first environment
+  of a process, noise in later ones.
 """
 
 from __future__ import annotations
@@ -79,11 +84,17 @@ if TYPE_CHECKING:
     from vladoctor.facts import Facts
     from vladoctor.loop import Loop
 
-BLACK, UNIFORM, EMPTY, DARK, FINE = "black", "uniform", "empty", "very dark", "fine"
+BLACK, NOISE, UNIFORM, EMPTY, DARK, FINE = "black", "noise", "uniform", "empty", "very dark", "fine"
 
 THRESHOLDS = {
-    # Largest value of a black frame's thumbnail. 0 for a black frame, 77 with all lights of LIBERO off.
+    # Value that 99 % of a black frame do not exceed. 0 for a black frame, 77 with all lights of LIBERO off.
     "black_max": 10.0,
+    # Noise has at least this grain, in levels and as a share of the standard deviation, and at most this agreement of
+    # the channels. Unfilled buffers of 128 to 256 pixels: 28, 0.70 and 0.64. Frames of 20 episodes: up to 12 and 0.38,
+    # and an agreement of 0.75 and more where there is light.
+    "noise_grain": 18.0,
+    "noise_grain_share": 0.55,
+    "noise_agreement": 0.7,
     # Mean of a very dark frame. 42 (LIBERO's own assets) and 58 (stand-ins) with all lights off.
     "dark_mean": 20.0,
     # Standard deviation of a uniform frame. 0 to 0.5 for one colour through JPEG, 5.4 for LIBERO's sky, 9.7 for the
@@ -129,6 +140,9 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
 def _kind(frame: FrameStatistics, limits: Mapping[str, float]) -> str:
     if frame.brightest <= limits["black_max"]:
         return BLACK
+    coarse = frame.grain >= max(limits["noise_grain"], limits["noise_grain_share"] * frame.std)
+    if coarse and frame.agreement <= limits["noise_agreement"]:
+        return NOISE
     if frame.std <= limits["uniform_std"]:
         return UNIFORM
     if frame.structure <= limits["empty_structure"]:
@@ -140,7 +154,7 @@ def _stretches(view: View, limits: Mapping[str, float]) -> list[Stretch]:
     kinds = [_kind(frame, limits) for frame in view.statistics]
     return [
         Stretch(view, kind, tuple(index for index, seen in enumerate(kinds) if seen == kind))
-        for kind in (BLACK, UNIFORM, EMPTY, DARK)
+        for kind in (BLACK, NOISE, UNIFORM, EMPTY, DARK)
         if kind in kinds
     ]
 
@@ -169,13 +183,13 @@ def _alike(stretches: Iterable[Stretch]) -> list[list[Stretch]]:
 
 
 def _blind_steps(facts: Facts, model: View, bad: set[int], limits: Mapping[str, float]) -> list[Stretch]:
-    """Where the model's image is black or uniform although the frames of the same step are fine."""
+    """Where the model's image is black, noise or uniform although the frames of the same step are fine."""
     spreads = {step: pixel_spread(query) or 0.0 for step, query in facts.episode.queries()}
     found: list[Stretch] = []
     for stretch in _stretches(model, limits):
         places = zip(stretch.indices, stretch.steps, strict=True)
         kept = tuple(index for index, step in places if step not in bad and spreads[step] <= limits["pixel_spread"])
-        if kept and stretch.kind in (BLACK, UNIFORM):
+        if kept and stretch.kind in (BLACK, NOISE, UNIFORM):
             found.append(Stretch(model, stretch.kind, kept))
     return found
 
@@ -222,7 +236,9 @@ def _seen(stretch: Stretch) -> str:
     """What the frames look like, and when."""
     frames = stretch.statistics
     if stretch.kind == BLACK:
-        return f"black {stretch.span}, no value above {max(frame.maximum for frame in frames):.0f} of 255"
+        return f"black {stretch.span}, 99 % of the values at most {max(frame.brightest for frame in frames):.0f} of 255"
+    if stretch.kind == NOISE:
+        return f"noise {stretch.span}, as of memory into which nothing was drawn"
     if stretch.kind == UNIFORM:
         return f"one colour all over, RGB {', '.join(f'{value:.0f}' for value in frames[0].colour)}, {stretch.span}"
     if stretch.kind == EMPTY:
@@ -238,6 +254,8 @@ def _numbers(stretch: Stretch) -> dict[str, Any]:
         "mean": round(darkest.mean, 2),
         "std": round(darkest.std, 2),
         "structure": round(darkest.structure, 2),
+        "grain": round(darkest.grain, 2),
+        "agreement": round(darkest.agreement, 2),
         "minimum": darkest.minimum,
         "maximum": darkest.maximum,
     }
@@ -336,7 +354,7 @@ CHECK = Check(
         ),
         Fault(
             "render-thread",
-            "`env.step` runs in another thread than the one that made the environment: every pixel really is 0",
+            "`env.step` runs in another thread than the one that made the environment, which really draws nothing",
             _step_in_another_thread,
         ),
     ),

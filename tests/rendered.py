@@ -48,6 +48,10 @@ def turned(element: str) -> Orient:
     return lambda frame: apply(element, frame)
 
 
+RIGHT, AS_RENDERED = turned("rot180"), turned("identity")
+"""What OpenVLA's LIBERO checkpoints were trained on, and nothing."""
+
+
 def model_image(frame: np.ndarray, orient: Orient, size: int = 112, area: float = 0.9) -> np.ndarray:
     """What the reference loop gives the model: turned, JPEG, Lanczos, centre crop."""
     small = pipeline.resize_lanczos3(pipeline.jpeg_round_trip(orient(frame)), size)
@@ -63,8 +67,8 @@ def picture(frame: np.ndarray, *, full: bool = False) -> Picture:
 def recorded(
     frames: Sequence[Rendered],
     *,
-    orient: Orient | Sequence[Orient] = turned("rot180"),
-    raw: Orient = turned("identity"),
+    orient: Orient | Sequence[Orient] = RIGHT,
+    raw: Orient = AS_RENDERED,
     camera: str = "agentview",
     suite: str = "libero_object",
     geometry: bool = True,

@@ -136,7 +136,9 @@ class Episode:
 
     @property
     def name(self) -> str:
-        return f"task{self.task.get('task_id', '?')}-init{self.task.get('init_state', '?')}-ep{self.task.get('episode', 0)}"
+        """For example "task0-init30-ep0"; own tasks are labelled with their BDDL file's name."""
+        label = self.task.get("label") or f"task{self.task.get('task_id', '?')}"
+        return f"{label}-init{self.task.get('init_state', '?')}-ep{self.task.get('episode', 0)}"
 
     def policy_steps(self) -> Iterator[Step]:
         """Steps from the first query on."""

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +183,7 @@ class _Runner:
         _seed_everything(spec.env.seed)
         run_info: dict[str, Any] = {
             "versions": versions(),
-            "spec": _plain_spec(spec),
+            "spec": spec.to_json(),
             "assets": {"kind": assets.kind, "note": assets.note},
             "device": device_name(policy.device),
             "checkpoint": {**policy.facts(), "center_crop": spec.model.center_crop},
@@ -372,14 +372,3 @@ def _seed_everything(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002 - LIBERO and robosuite draw from the global generator
     torch.manual_seed(seed)
 
-
-def _plain_spec(spec: RunSpec) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    result: dict[str, Any] = plain(asdict(spec))
-    return result

@@ -131,7 +131,7 @@ def load_task(suite: str, task: int | str) -> LiberoTask:
     """
     _prepared()
     benchmark = _benchmark(suite)
-    names: list[str] = benchmark.get_task_names()
+    names = benchmark.get_task_names()
     if isinstance(task, str) and not task.lstrip("-").isdigit():
         if task in names:
             return _official(suite, benchmark, names.index(task))
@@ -140,6 +140,17 @@ def load_task(suite: str, task: int | str) -> LiberoTask:
     if not 0 <= index < len(names):
         raise UserError(f"suite {suite} has no task {index}", where="task", remedy=f"use 0 to {len(names) - 1}")
     return _official(suite, benchmark, index)
+
+
+def suite_tasks(suite: str) -> list[str]:
+    """Names of a suite's tasks, in its order.
+
+    Raises:
+        UserError: unknown suite.
+    """
+    _prepared()
+    names: list[str] = _benchmark(suite).get_task_names()
+    return names
 
 
 def make_env(

@@ -31,7 +31,11 @@ class FrameStatistics:
         std: standard deviation over the pixels, of the channel that varies most.
         structure: what is left of `std` after a smooth surface (a cubic polynomial) has been taken away: 0 for a
             uniform picture or a sky gradient.
-        brightest: largest value of the thumbnail, which averages hot pixels away.
+        brightest: 99 % of the thumbnail's values are at most this, so that hot pixels do not count.
+        grain: median difference between neighbouring pixels, down plus across; 0 for smooth surfaces, twice the `std`
+            for white noise.
+        agreement: mean correlation between the channels' differences from their neighbours, -1..1: the same edges in
+            all of them (1), or channels that know nothing of each other (0), as in noise.
         minimum, maximum: over the full frame where that was measured, else over the thumbnail.
     """
 
@@ -41,6 +45,8 @@ class FrameStatistics:
     std: float
     structure: float
     brightest: float
+    grain: float
+    agreement: float
     minimum: float
     maximum: float
 
@@ -106,16 +112,33 @@ def measure(frame: Frame, step: int) -> FrameStatistics:
     flat = values.reshape(-1, values.shape[-1])
     surface = _surfaces(*values.shape[:2])
     left = flat - surface @ (surface.T @ flat)
+    grain, agreement = _texture(values)
     return FrameStatistics(
         step=step,
         mean=float(flat.mean()),
         colour=tuple(float(mean) for mean in flat.mean(axis=0)),
         std=float(flat.std(axis=0).max()),
         structure=float(left.std(axis=0).max()),
-        brightest=float(flat.max()),
+        brightest=float(np.quantile(flat, 0.99)),
+        grain=grain,
+        agreement=agreement,
         minimum=float(flat.min()) if frame.minimum is None else float(frame.minimum),
         maximum=float(flat.max()) if frame.maximum is None else float(frame.maximum),
     )
+
+
+def _texture(values: np.ndarray) -> tuple[float, float]:
+    """Median difference between neighbours, and the channels' agreement about it, of a float (h, w, channels)."""
+    if min(values.shape[:2]) < 3:
+        return 0.0, 1.0
+    across, down = np.abs(np.diff(values, axis=1)), np.abs(np.diff(values, axis=0))
+    around = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
+    detail = (values[1:-1, 1:-1] - around / 4.0).reshape(-1, values.shape[-1])
+    detail = detail - detail.mean(axis=0)
+    length = np.maximum(np.sqrt((detail**2).sum(axis=0)), 1e-6)
+    correlation = (detail.T @ detail) / np.outer(length, length)
+    between = correlation[np.triu_indices(len(correlation), 1)]
+    return float(np.median(across) + np.median(down)), float(between.mean())
 
 
 _views: weakref.WeakKeyDictionary[Facts, tuple[View, ...]] = weakref.WeakKeyDictionary()

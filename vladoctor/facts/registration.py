@@ -348,8 +348,9 @@ def _content(image: np.ndarray) -> np.ndarray:
         before = _run(flat & (np.abs(means - means[0]) <= _FLAT))
         after = _run((flat & (np.abs(means - means[-1]) <= _FLAT))[::-1])
         if before + after <= len(lines) / 2:
-            found[0, axis] = before / len(lines) if before > 1 else 0.0
-            found[1, axis] = 1.0 - (after / len(lines) if after > 1 else 0.0)
+            # The line between padding and picture is a mixture of both.
+            found[0, axis] = (before + 1) / len(lines) if before > 1 else 0.0
+            found[1, axis] = 1.0 - ((after + 1) / len(lines) if after > 1 else 0.0)
     return _WHOLE if (found == _WHOLE).all() else found
 
 

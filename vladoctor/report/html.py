@@ -42,6 +42,11 @@ FRAME_PIXELS = 288
 
 DIMENSIONS = ("Δx", "Δy", "Δz", "Δroll", "Δpitch", "Δyaw", "gripper")
 
+INCLUDED = {"vision": "part of forward", "taps": "vladoctor's own"}
+"""Timings that lie within other ones, and so do not add to the step's."""
+
+NOTABLE = ("vladoctor", "torch", "transformers", "robosuite", "mujoco")
+
 SEVERITIES = {
     Severity.STOP: "the numbers of this run mean nothing",
     Severity.FIX: "it costs success",
@@ -85,6 +90,7 @@ def render(result: RunResult) -> str:
             rate=_success_rate(result.diagnoses),
             facts=_facts(result),
             versions=_flat(result.run.get("versions")),
+            notable=[entry for entry in _flat(result.run.get("versions")) if entry[0] in NOTABLE],
             chain=_chain(result.diagnoses),
             rows=[_row(number, diagnosis, number in shown) for number, diagnosis in numbered],
             details=details,
@@ -249,6 +255,8 @@ def _facts(result: RunResult) -> list[tuple[str, str, str]]:
     tasks = [diagnosis.episode.task for diagnosis in result.diagnoses]
     suites = sorted({str(task["suite"]) for task in tasks if task.get("suite")})
     ids = sorted({str(task.get("task_id", "?")) for task in tasks}, key=lambda task: (len(task), task))
+    instructions = len({task.get("language") for task in tasks})
+    asked = f"task {', '.join(ids)}" + (f", {instructions} instructions" if instructions > len(ids) else "")
     profile = run.get("profile") or {}
     assets = run.get("assets") or {}
     parameters = checkpoint.get("parameters")
@@ -260,7 +268,7 @@ def _facts(result: RunResult) -> list[tuple[str, str, str]]:
     device = run.get("device")
     facts = [
         ("Model", str(checkpoint.get("name") or "not recorded"), ", ".join(str(note) for note in model_notes if note)),
-        ("Suite", ", ".join(suites) or "not recorded", f"task {', '.join(ids)}" if ids else ""),
+        ("Suite", ", ".join(suites) or "not recorded", asked if ids else ""),
         ("Profile", str(profile.get("name") or "none"), str(profile.get("reason") or "")),
         (
             "Assets",
@@ -349,6 +357,7 @@ def _episode(number_: int, diagnosis: Diagnosis, folder: Path | None) -> dict[st
     return {
         **_row(number_, diagnosis, True),
         "kind": _kind(diagnosis),
+        "asked": _short(str(episode.task.get("language", "")), 60),
         "name": episode.name,
         "truncated": episode.truncated,
         "source": _source(episode, folder),
@@ -617,15 +626,16 @@ def _timings(episode: Episode) -> Mapping[str, Any] | None:
     if not stages:
         return None
     spent = {stage: sum(values) for stage, values in stages.items()}
-    total = sum(spent.values()) or 1.0
+    total = sum(time for stage, time in spent.items() if stage not in INCLUDED) or 1.0
     rows = [
         {
-            "stage": stage,
+            "stage": stage.replace("->", " to "),
+            "included": INCLUDED.get(stage, ""),
             "median": number(statistics.median(values)),
             "high": number(float(np.percentile(values, 95))),
             "share": 100 * spent[stage] / total,
         }
-        for stage, values in stages.items()
+        for stage, values in sorted(stages.items(), key=lambda entry: entry[0] in INCLUDED)
     ]
     return {"rows": rows, "per_step": number(total / len(steps)), "steps": len(steps)}
 

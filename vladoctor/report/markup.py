@@ -88,7 +88,7 @@ def value(item: Any) -> str:
     if isinstance(item, str):
         text = item
     elif isinstance(item, Mapping):
-        text = ", ".join(f"{key} {value(member)}" for key, member in item.items())
+        text = ", ".join(f"{str(key).replace('_', ' ')} {value(member)}" for key, member in item.items())
     elif isinstance(item, Sequence):
         text = ", ".join(value(member) for member in item)
     else:

@@ -3,16 +3,17 @@
 Of every generated token three numbers are kept, from the logits that the output head returned for it: the probability
 mass on the action ids, the log-probability by which the best id leads, and the entropy within the action ids.
 
-On a CPU they are computed once after the query, row by row into memory that is kept: fresh arrays of that size cost
-more in page faults than the arithmetic does. On a GPU everything is computed there on the stream of the program and
-copied to pinned memory without waiting. The program waits for its ids anyway, and the values are taken when
-`env.step` has returned, if an event says that they are there, or else a step later: no call here synchronises.
+While the policy runs, references are kept and nothing else; the arithmetic is done when `env.step` has returned. On a
+CPU it runs row by row through memory that is kept, because fresh arrays of that size cost more than the arithmetic. On
+a GPU it is queued behind the query, on the stream of the program, and copied to pinned memory without waiting. The
+program waits for its ids anyway; the values are taken when an event says that they are there, if need be a step later.
+No call here synchronises.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 ACTION_IDS = (31744, 31999)
 """First and last action id of OpenVLA. Source: openvla/openvla@c8f03f4, modeling_prismatic.py:504."""
+
+_INPUTS = ("inputs", "input_ids", "attention_mask", "pixel_values")
 
 
 def watch_policy(
@@ -148,14 +151,13 @@ class _PolicyTaps:
         pixel_std: Sequence[float],
         action_ids: tuple[int, int],
     ) -> None:
-        self.model = model
         self.recorder = recorder
-        self.mean, self.std = _first_tower(pixel_mean), _first_tower(pixel_std)
-        self.first, self.last = action_ids
+        self.watches_vision = getattr(model, "vision_backbone", None) is not None
+        self.decode = _decoder(model)
+        self.tokens = _TokenStatistics(*action_ids)
+        self.images = _ModelImages(pixel_mean, pixel_std, recorder)
         self.asked: _Asked | None = None
         self.began_vision = 0.0
-        self.scratch: torch.Tensor | None = None
-        self.constants: dict[torch.device, torch.Tensor] = {}
 
     def tap_predict(self, original: Callable[..., Any]) -> Callable[..., Any]:
         recorder = self.recorder
@@ -229,123 +231,32 @@ class _PolicyTaps:
         asked = self.asked
         if asked is None:
             return
+        if asked.logits and not asked.logits[0].is_cuda:
+            asked.logits.append(output.detach())
+            return
         with self.recorder.tap:
-            logits = output.detach()
-            if logits.dim() != 3 or logits.shape[0] != 1:
-                asked.rows = None
-            elif asked.rows is not None:
-                row = logits[0, -1]
-                # A prompt's logits would stay in memory as a whole; a compiled model writes into the same memory again.
-                asked.rows.append(row.clone() if logits.shape[1] > 1 or logits.is_cuda else row)
+            # A prompt's logits would stay in memory as a whole; a compiled model writes into the same memory again.
+            asked.logits.append(output.detach()[:, -1:].clone())
 
     def begin(self, arguments: Mapping[str, Any]) -> None:
-        """Look at what the model is given, before it is given to it."""
+        """Take what the model is given, before it is given to it."""
         import torch
 
-        asked = self.asked = _Asked(self.recorder)
+        asked = self.asked = _Asked()
         query = asked.query
         input_ids = arguments.get("input_ids", arguments.get("inputs"))
         if isinstance(input_ids, torch.Tensor) and input_ids.dim() == 2:
             asked.fetch(input_ids[0], lambda ids: setattr(query, "input_ids", tuple(ids.tolist())))
         pixels = arguments.get("pixel_values")
         if isinstance(pixels, torch.Tensor) and pixels.dim() == 4:
-            with torch.inference_mode():
-                self.look(asked, pixels.detach()[0])
+            self.images.take(asked, pixels.detach()[0])
         elif pixels is not None:
             self.recorder.note(f"the model's image is not recorded: pixel_values is {_shape(pixels)}")
         query.options = {
             name: value
             for name, value in arguments.items()
-            if not isinstance(value, torch.Tensor)
-            and name not in ("input_ids", "inputs", "pixel_values", "attention_mask")
+            if not isinstance(value, torch.Tensor) and name not in _INPUTS
         }
-        query.vision_calls = 0 if getattr(self.model, "vision_backbone", None) is not None else None
-
-    def look(self, asked: _Asked, pixels: torch.Tensor) -> None:
-        """Take a picture of `pixel_values`, float (channels, H, W), and their statistics by channel."""
-        import torch
-
-        query, longest = asked.query, self.recorder.writer.thumbnail
-        shape = int(pixels.shape[1]), int(pixels.shape[2])
-        factor = -(-max(shape) // longest)
-        fits = self.mean is not None and self.std is not None and pixels.shape[0] >= 3
-        small = fits and not (shape[0] % factor or shape[1] % factor)
-        # Where blocks of whole pixels do not make up the image, its thumbnail is made of all of it.
-        full = fits and (self.recorder.writer.full_due or not small)
-        taken: dict[str, np.ndarray] = {}
-
-        if pixels.is_cuda:
-            values = pixels.float()
-            asked.fetch(
-                torch.stack([values.mean((1, 2)), values.amin((1, 2)), values.amax((1, 2))]),
-                lambda found: taken.update(statistics=found.numpy()),
-            )
-            if small:
-                pooled = torch.nn.functional.avg_pool2d(values[:3], factor)
-                asked.fetch(self.bytes_on_gpu(pooled), lambda found: taken.update(small=found.numpy()))
-            if full:
-                asked.fetch(self.bytes_on_gpu(values[:3]), lambda found: taken.update(full=found.numpy()))
-        else:
-            array = (pixels if pixels.dtype == torch.float32 else pixels.float()).numpy()
-            flat = array.reshape(len(array), -1)
-            taken["statistics"] = np.stack([array.sum(1).mean(1) / shape[0], flat.min(1), flat.max(1)])
-            if small:
-                taken["small"] = self.to_bytes(_pool(array[:3], factor))
-            if full:
-                taken["full"] = self.to_bytes(array[:3])
-
-        def finish() -> None:
-            statistics = taken["statistics"].astype(np.float64)
-            rounded = np.round(statistics, 6).tolist()
-            query.pixel_stats = dict(zip(("mean", "min", "max"), rounded, strict=True))
-            if not fits:
-                return
-            whole = taken.get("full")
-            thumbnail = taken["small"] if small else area_average(taken["full"], longest)
-            query.image = self.picture(thumbnail, shape, whole, statistics)
-
-        asked.then(finish)
-
-    def picture(
-        self, small: np.ndarray, shape: tuple[int, int], full: np.ndarray | None, statistics: np.ndarray
-    ) -> Picture:
-        assert self.mean is not None
-        assert self.std is not None
-        with np.errstate(invalid="ignore"):
-            ends = (statistics[1:, :3] * self.std + self.mean) * 255.0
-        low, high = np.clip(np.rint(ends), 0.0, 255.0)
-        return picture(
-            small,
-            shape,
-            load_full=None if full is None else lambda: full,
-            minimum=float(low.min()),
-            maximum=float(high.max()),
-        )
-
-    def to_bytes(self, pixels: np.ndarray) -> np.ndarray:
-        """Undo the first tower's normalisation: float (3, h, w) to uint8 (h, w, 3)."""
-        assert self.mean is not None
-        assert self.std is not None
-        scale, shift = (255.0 * self.std)[:, None, None], (255.0 * self.mean + 0.5)[:, None, None]
-        levels = pixels * scale.astype(np.float32) + shift.astype(np.float32)
-        with np.errstate(invalid="ignore"):
-            return np.ascontiguousarray(np.clip(levels, 0.0, 255.0).astype(np.uint8).transpose(1, 2, 0))
-
-    def bytes_on_gpu(self, pixels: torch.Tensor) -> torch.Tensor:
-        """As `to_bytes`, but on the GPU."""
-        import torch
-
-        assert self.mean is not None
-        assert self.std is not None
-        constants = self.constants.get(pixels.device)
-        if constants is None:
-            # Filled on the GPU: copying them there from ordinary memory would wait for it.
-            constants = self.constants[pixels.device] = torch.empty(2, 3, 1, 1, device=pixels.device)
-            for index, values in enumerate((255.0 * self.std, 255.0 * self.mean + 0.5)):
-                for channel, value in enumerate(values.tolist()):
-                    constants[index, channel].fill_(value)
-        levels = (pixels * constants[0] + constants[1]).permute(1, 2, 0)
-        return levels.clamp(0.0, 255.0).to(torch.uint8).contiguous()
 
     def generated(self, arguments: Mapping[str, Any], output: Any) -> None:
         """Take the ids that `generate` has added to the prompt."""
@@ -363,7 +274,7 @@ class _PolicyTaps:
         asked.fetch(new.detach(), lambda ids: setattr(query, "ids", tuple(ids.tolist())))
 
     def end(self, action: Any, elapsed: float) -> None:
-        """Close the query: the action, the numbers of its tokens."""
+        """Close the query with its action."""
         import torch
 
         asked, self.asked = self.asked, None
@@ -371,160 +282,276 @@ class _PolicyTaps:
             return
         recorder, query = self.recorder, asked.query
         recorder.took("forward", elapsed)
-        if query.vision_calls is not None:
+        if self.watches_vision:
             query.vision_calls = asked.vision_calls
         memory: dict[str, int] = {}
-        rows = asked.rows
-        if rows:
-            with torch.inference_mode():
-                if rows[0].is_cuda:
-                    asked.fetch(self.token_statistics_on_gpu(rows), lambda found: _store(query, found.numpy()))
-                else:
-                    _store(query, self.token_statistics(rows))
-        if rows and rows[0].is_cuda:
-            allocated = torch.cuda.memory_stats_as_nested_dict(rows[0].device)["allocated_bytes"]["all"]["current"]
-            memory["cuda"] = int(allocated)
-        elif asked.vision_calls:
-            recorder.took("vision", asked.vision_seconds)
+        if asked.logits:
+            self.tokens.take(asked)
+            if asked.logits[0].is_cuda:
+                device = asked.logits[0].device
+                memory["cuda"] = int(
+                    torch.cuda.memory_stats_as_nested_dict(device)["allocated_bytes"]["all"]["current"]
+                )
+            elif asked.vision_calls:
+                recorder.took("vision", asked.vision_seconds)
         if isinstance(action, torch.Tensor):
-            asked.fetch(action.detach().double().flatten(), lambda found: self.answer(query, found.numpy()))
+            asked.fetch(action.detach().double().flatten(), lambda found: self.answer(query, numbers(found.numpy())))
         elif action is not None:
-            values = np.asarray(action, dtype=np.float64).ravel()
+            # At once: the official evaluation maps the gripper in the very array that was returned.
+            values = numbers(action)
             asked.then(lambda: self.answer(query, values))
         asked.seal()
-        recorder.asked(query, complete=None if asked.complete() else asked.complete, memory=memory)
+        recorder.asked(query, complete=asked.complete, memory=memory)
 
-    def answer(self, query: Query, action: np.ndarray) -> None:
-        query.action = tuple(action.tolist())
-        query.normalised = normalised(self.model, query.ids[-len(action) :]) if len(query.ids) >= len(action) else None
+    def answer(self, query: Query, action: tuple[float, ...]) -> None:
+        query.action = action
+        if len(query.ids) >= len(action) and self.decode is not None:
+            query.normalised = self.decode(query.ids[-len(action) :])
 
-    def token_statistics(self, rows: Sequence[torch.Tensor]) -> np.ndarray:
-        """Mass on the action ids, margin and entropy, float64 (3, tokens), of one row of logits a token."""
+
+class _TokenStatistics:
+    """Mass on the action ids, margin and entropy of generated tokens, from one row of logits each."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.stop = first, last + 1
+        self.scratch: torch.Tensor | None = None
+
+    def take(self, asked: _Asked) -> None:
+        logits, query = asked.logits, asked.query
+        if any(one.dim() != 3 or one.shape[:2] != (1, 1) or one.shape[2] <= self.first for one in logits):
+            return
+
+        def store(found: Sequence[Sequence[float]]) -> None:
+            query.action_mass, query.margin, query.entropy = (
+                tuple(round(value, digits) for value in values) for values, digits in zip(found, (9, 6, 6), strict=True)
+            )
+
+        if logits[0].is_cuda:
+            asked.fetch(self.on_gpu(logits), lambda found: store(found.tolist()))
+        else:
+            asked.then(lambda: store(self.on_cpu(logits)))
+
+    def on_cpu(self, logits: Sequence[torch.Tensor]) -> tuple[list[float], list[float], list[float]]:
         import torch
 
-        width = rows[0].shape[-1]
-        first, last = min(self.first, width - 1), min(self.last, width - 1)
+        width = logits[0].shape[2]
         if self.scratch is None or len(self.scratch) != width:
-            self.scratch = torch.empty(width, dtype=torch.float32, device="cpu")
+            # Outside of inference mode, so that it can be written to in and outside of it.
+            with torch.inference_mode(False):
+                self.scratch = torch.empty(width, dtype=torch.float32, device="cpu")
         exponentials = self.scratch
-        inside = np.empty((len(rows), last + 1 - first), np.float64)
-        total, best, second = (np.empty(len(rows), np.float64) for _ in range(3))
-        for index, row in enumerate(rows):
-            logits = row if row.dtype == torch.float32 else row.float()
-            values = logits.numpy()
-            inside[index] = values[first : last + 1]
-            where = int(values.argmax())
-            best[index] = peak = values[where]
-            second[index] = max(
-                values[:where].max(initial=-np.inf),
-                values[where + 1 :].max(initial=-np.inf),
-            )
-            torch.sub(logits, float(peak), out=exponentials)
-            total[index] = exponentials.exp_().sum()
+        weights = exponentials.numpy()
+        inside = np.empty((len(logits), min(self.stop, width) - self.first))
+        total, margin = [], []
+        for index, one in enumerate(logits):
+            row = one.view(width) if one.dtype == torch.float32 else one.view(width).float()
+            values = row.numpy()
+            best = int(values.argmax())
+            peak = float(values[best])
+            inside[index] = values[self.first : self.stop]
+            if -60.0 < peak < 60.0:
+                torch.exp(row, out=exponentials)
+            else:
+                inside[index] -= peak
+                torch.sub(row, peak, out=exponentials).exp_()
+            total.append(float(exponentials.sum()))
+            weights[best] = -1.0
+            margin.append(peak - float(values[weights.argmax()]))
         # A broken model's logits may be infinite or NaN: so are these numbers then, without a warning to the program.
         with np.errstate(all="ignore"):
-            shifted = inside - inside.max(1, keepdims=True)
-            weights = np.exp(shifted)
-            sums = weights.sum(1)
-            mass = np.exp(inside - best[:, None]).sum(1) / total
-            entropy = np.log(sums) - (weights * shifted).sum(1) / sums
-            return np.stack([mass, best - second, entropy])
+            share = np.exp(inside)
+            sums = share.sum(1)
+            entropy = np.log(sums) - (share * inside).sum(1) / sums
+            return (sums / total).tolist(), margin, entropy.tolist()
 
-    def token_statistics_on_gpu(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """As `token_statistics`, float32 on the GPU."""
+    def on_gpu(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """As `on_cpu`, float32 (3, tokens), on the GPU."""
         import torch
 
-        logits = torch.stack(list(rows)).float()
-        inside = logits[:, self.first : self.last + 1]
-        within = torch.log_softmax(inside, 1)
-        mass = (torch.logsumexp(inside, 1) - torch.logsumexp(logits, 1)).exp()
-        top = logits.topk(2, 1).values
-        return torch.stack([mass, top[:, 0] - top[:, 1], -(within.exp() * within).sum(1)])
+        with torch.inference_mode():
+            rows = torch.cat([one[0] for one in logits]).float()
+            inside = rows[:, self.first : self.stop]
+            within = torch.log_softmax(inside, 1)
+            mass = (torch.logsumexp(inside, 1) - torch.logsumexp(rows, 1)).exp()
+            top = rows.topk(2, 1).values
+            return torch.stack([mass, top[:, 0] - top[:, 1], -(within.exp() * within).sum(1)])
+
+
+class _ModelImages:
+    """What the model was given as an image, and its statistics by channel."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], recorder: Recorder) -> None:
+        self.writer = recorder.writer
+        self.recorder = recorder
+        self.known = len(mean) >= 3 and len(std) >= 3
+        self.mean, self.std = ([float(value) for value in values[:3]] for values in (mean, std))
+        self.scale = np.asarray([255.0 * value for value in self.std], np.float32)
+        # Half a level more, as making integers of floats cuts off.
+        self.shift = np.asarray([255.0 * value + 0.5 for value in self.mean], np.float32)
+        self.on_device: dict[torch.device, torch.Tensor] = {}
+
+    def take(self, asked: _Asked, pixels: torch.Tensor) -> None:
+        """Take `pixel_values`, float (channels, H, W); the image is made of the first three."""
+        import torch
+
+        height, width = int(pixels.shape[1]), int(pixels.shape[2])
+        factor = -(-max(height, width) // self.writer.thumbnail)
+        image = self.known and pixels.shape[0] >= 3
+        small = image and not (height % factor or width % factor)
+        # Where whole pixels do not make up its blocks, the thumbnail is made of the full image.
+        full = image and (self.writer.full_due or not small)
+        taken: dict[str, np.ndarray] = {}
+
+        def finish() -> None:
+            statistics = taken["statistics"].tolist()
+            asked.query.pixel_stats = {
+                name: [round(value, 6) for value in values]
+                for name, values in zip(("mean", "min", "max"), statistics, strict=True)
+            }
+            if image:
+                thumbnail = taken["small"] if small else area_average(taken["full"], self.writer.thumbnail)
+                asked.query.image = self.picture(thumbnail, (height, width), taken.get("full"), *statistics[1:])
+
+        if pixels.is_cuda:
+            with torch.inference_mode():
+                values = pixels.float()
+                statistics = torch.stack([values.mean((1, 2)), values.amin((1, 2)), values.amax((1, 2))])
+                asked.fetch(statistics, lambda found: taken.update(statistics=found.numpy()))
+                if small:
+                    pooled = torch.nn.functional.avg_pool2d(values[:3], factor)
+                    asked.fetch(self.bytes_on_gpu(pooled), lambda found: taken.update(small=found.numpy()))
+                if full:
+                    asked.fetch(self.bytes_on_gpu(values[:3]), lambda found: taken.update(full=found.numpy()))
+            asked.then(finish)
+            return
+
+        def measure() -> None:
+            array = (pixels if pixels.dtype == torch.float32 else pixels.float()).numpy()
+            flat = array.reshape(len(array), -1)
+            sums = np.add.reduce(np.add.reduce(array, axis=1), axis=1)
+            taken["statistics"] = np.stack([sums / (height * width), flat.min(1), flat.max(1)])
+            if small:
+                taken["small"] = self.to_bytes(_pool(array[:3], factor))
+            if full:
+                taken["full"] = self.to_bytes(array[:3])
+            finish()
+
+        asked.then(measure)
+
+    def picture(
+        self,
+        small: np.ndarray,
+        shape: tuple[int, int],
+        full: np.ndarray | None,
+        low: Sequence[float],
+        high: Sequence[float],
+    ) -> Picture:
+        def level(values: Sequence[float], pick: Callable[[list[float]], float]) -> float:
+            levels = [
+                255.0 * (value * std + mean) for value, mean, std in zip(values[:3], self.mean, self.std, strict=True)
+            ]
+            return min(max(round(pick(levels), 3), 0.0), 255.0)
+
+        return picture(
+            small,
+            shape,
+            load_full=None if full is None else lambda: full,
+            minimum=level(low, min),
+            maximum=level(high, max),
+        )
+
+    def to_bytes(self, pixels: np.ndarray) -> np.ndarray:
+        """Undo the first tower's normalisation: float32 (3, h, w) to uint8 (h, w, 3)."""
+        levels = pixels.transpose(1, 2, 0) * self.scale
+        levels += self.shift
+        with np.errstate(invalid="ignore"):
+            np.maximum(levels, 0.0, out=levels)
+            np.minimum(levels, 255.0, out=levels)
+            return np.ascontiguousarray(levels.astype(np.uint8))
+
+    def bytes_on_gpu(self, pixels: torch.Tensor) -> torch.Tensor:
+        """As `to_bytes`, on the GPU."""
+        import torch
+
+        constants = self.on_device.get(pixels.device)
+        if constants is None:
+            # Filled on the GPU: copying them there from ordinary memory would wait for it.
+            constants = self.on_device[pixels.device] = torch.empty(2, 3, device=pixels.device)
+            for row, values in enumerate((self.scale, self.shift)):
+                for channel, value in enumerate(values.tolist()):
+                    constants[row, channel].fill_(value)
+        levels = pixels.permute(1, 2, 0) * constants[0] + constants[1]
+        return levels.clamp(0.0, 255.0).to(torch.uint8).contiguous()
 
 
 class _Asked:
-    """One query, and what is still on its way to it: from a GPU everything, until an event has passed."""
+    """One query, and what is still to be done for it: from a GPU, once an event has passed."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self) -> None:
         self.query = Query()
-        self.rows: list[torch.Tensor] | None = []
+        self.logits: list[torch.Tensor] = []
         self.vision_calls = 0
         self.vision_seconds = 0.0
         self._steps: list[Callable[[], None]] = []
-        self._devices: set[torch.device] = set()
-        self._events: list[torch.cuda.Event] = []
         self._kept: list[torch.Tensor] = []
+        self._events: list[torch.cuda.Event] = []
 
     def fetch(self, values: torch.Tensor, use: Callable[[torch.Tensor], None]) -> None:
         """Have `use` called with the values in the CPU's memory."""
         import torch
 
         if not values.is_cuda:
-            use(values)
+            self.then(lambda: use(values))
             return
         landing = torch.empty(values.shape, dtype=values.dtype, device="cpu", pin_memory=True)
         landing.copy_(values, non_blocking=True)
-        self._devices.add(values.device)
         self._kept.append(values)
         self.then(lambda: use(landing))
 
     def then(self, use: Callable[[], None]) -> None:
+        """Have `use` called, after what was asked for before."""
         self._steps.append(use)
 
     def seal(self) -> None:
         """Nothing more will be asked for."""
         import torch
 
-        for device in self._devices:
+        for device in {values.device for values in self._kept}:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(device))
             self._events.append(event)
 
     def complete(self) -> bool:
-        """Fill in the query if everything has arrived."""
+        """Fill in the query, if everything is there."""
         if not all(event.query() for event in self._events):
             return False
         for use in self._steps:
             use()
-        self._steps.clear()
-        self._kept.clear()
-        self.rows = None
+        self._steps, self._kept, self.logits = [], [], []
         return True
 
 
-def normalised(model: Any, ids: Sequence[int]) -> tuple[float, ...] | None:
-    """What the model's own bin centres give for action ids, in [-1, 1]; ids outside the range count as its nearest end.
+def _decoder(model: Any) -> Callable[[Sequence[int]], tuple[float, ...]] | None:
+    """Ids to what the model's own bin centres make of them, in [-1, 1]; ids outside count as the nearest end.
 
     Source: openvla/openvla@c8f03f4, modeling_prismatic.py:518-524.
     """
     centers, size = getattr(model, "bin_centers", None), getattr(model, "vocab_size", None)
-    if not isinstance(centers, np.ndarray) or not isinstance(size, (int, np.integer)):
+    if not isinstance(centers, np.ndarray) or centers.ndim != 1 or not isinstance(size, (int, np.integer)):
         return None
-    return tuple(centers[np.clip(int(size) - np.asarray(ids) - 1, 0, len(centers) - 1)].tolist())
-
-
-def _store(query: Query, found: np.ndarray) -> None:
-    mass, margin, entropy = found.astype(np.float64)
-    query.action_mass = numbers(mass)
-    query.margin = numbers(np.round(margin, 6))
-    query.entropy = numbers(np.round(entropy, 6))
+    values, last, top = centers.tolist(), len(centers) - 1, int(size) - 1
+    return lambda ids: tuple(values[min(max(top - token, 0), last)] for token in ids)
 
 
 def _pool(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Mean of every block of factor x factor: float32 (3, H, W) to (3, H / factor, W / factor)."""
-    rows = _sum(pixels[:, index::factor] for index in range(factor))
-    return _sum(rows[:, :, index::factor] for index in range(factor)) / np.float32(factor * factor)
-
-
-def _sum(parts: Iterator[np.ndarray]) -> np.ndarray:
-    total = next(parts).copy()
-    for part in parts:
-        total += part
+    channels, height, width = pixels.shape
+    rows = np.add.reduce(pixels.reshape(channels, height // factor, factor, width), axis=2)
+    total = rows[:, :, ::factor].copy()
+    for index in range(1, factor):
+        total += rows[:, :, index::factor]
+    total *= np.float32(1.0 / (factor * factor))
     return total
-
-
-def _first_tower(values: Sequence[float]) -> np.ndarray | None:
-    return np.asarray(values[:3], np.float64) if len(values) >= 3 else None
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:

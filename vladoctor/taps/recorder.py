@@ -266,7 +266,8 @@ def wrap(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..
 
 def numbers(values: Any) -> tuple[float, ...]:
     """Flatten numbers of any shape."""
-    return tuple(np.asarray(values, dtype=np.float64).ravel().tolist())
+    array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    return tuple(array.astype(np.float64, copy=False).ravel().tolist())
 
 
 def describe(error: BaseException) -> str:
