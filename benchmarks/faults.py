@@ -2,8 +2,8 @@
 
     python benchmarks/faults.py fixtures/runs/evidence.yaml --workers 2 --write docs/evidence.md
 
-Every row is one `vladoctor diagnose RUN --fault NAME --format json`, run as a user runs it, in a process of its own.
-Rows whose report exists below --out are not run again, so an interrupted run goes on where it stopped.
+Every row is `vladoctor diagnose RUN --fault NAME --task TASK --format json`, run as a user runs it, in a process of its
+own for each task. What has its report below --out is not run again, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from evidence import interval, write_section
 
 from vladoctor.check import all_faults
+from vladoctor.runspec import load_run
 
 HEALTHY = "(healthy)"
 
@@ -31,16 +32,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--faults", nargs="*", help="names; by default all of them and the healthy loop")
+    parser.add_argument("--episodes", type=int, help="episodes of each task, instead of the run file's")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("reports/faults"))
     parser.add_argument("--write", type=Path, help="Markdown file whose section `faults` is replaced")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     arguments = parser.parse_args()
     names = arguments.faults or [HEALTHY, *all_faults()]
+    tasks = [str(task) for task in load_run(arguments.run).env.tasks]
+    jobs = [(name, task) for name in names for task in tasks]
     started = time.time()
     with ThreadPoolExecutor(arguments.workers) as pool:
-        reports = list(pool.map(lambda name: report(arguments.run, name, arguments.out), names))
-    rows = [row(name, found) for name, found in zip(names, reports, strict=True)]
+        reports = list(pool.map(lambda job: report(arguments.run, *job, arguments.out, arguments.episodes), jobs))
+    rows = [
+        row(
+            name,
+            [
+                episode
+                for job, found in zip(jobs, reports, strict=True)
+                if job[0] == name
+                for episode in found["episodes"]
+            ],
+        )
+        for name in names
+    ]
     if arguments.json:
         print(json.dumps(rows, indent=1))
     text = table(rows, reports[0], time.time() - started, arguments.workers)
@@ -50,34 +65,39 @@ def main() -> None:
         print(text)
 
 
-def report(run: Path, name: str, out: Path) -> dict[str, Any]:
-    """The run report for a fault, from an earlier run if there is one."""
-    folder = out / name.strip("()")
+def report(run: Path, name: str, task: str, out: Path, episodes: int | None) -> dict[str, Any]:
+    """The run report for a fault and a task, from an earlier run if there is one."""
+    folder = out / name.strip("()") / task
     path = folder / "report.json"
     if not path.is_file():
-        command = [sys.executable, "-m", "vladoctor", "diagnose", str(run), "--out", str(folder), "--format", "json"]
+        command = [sys.executable, "-m", "vladoctor", "diagnose", str(run), "--task", task]
+        command += ["--out", str(folder), "--format", "json"]
+        if episodes:
+            command += ["--episodes", str(episodes)]
         if name != HEALTHY:
             command += ["--fault", name]
         environment = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, check=False
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
         if not path.is_file():
             raise SystemExit(f"{name}: no report (exit {done.returncode})\n{done.stderr[-3000:]}")
-        print(f"{name}: exit {done.returncode}", file=sys.stderr, flush=True)
+        print(f"{name}, {task}: exit {done.returncode}", file=sys.stderr, flush=True)
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return found
 
 
-def row(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table: counts over the episodes of a report."""
+def row(name: str, episodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of the table: counts over episodes."""
     own = all_faults()[name][1].code if name != HEALTHY else ""
-    episodes = found["episodes"]
     headlines = Counter(e["findings"][0]["code"] if e["findings"] else "none" for e in episodes)
     roots = Counter(
-        code
-        for e in episodes
-        for code in {f["code"] for f in e["findings"] if not f["explained_by"]} - {own}
+        code for e in episodes for code in {f["code"] for f in e["findings"] if not f["explained_by"]} - {own}
     )
     consequences = Counter(code for e in episodes for code in {f["code"] for f in e["findings"] if f["explained_by"]})
     steps = [next((f["first_step"] for f in e["findings"] if f["code"] == own), None) for e in episodes]
@@ -115,7 +135,10 @@ def table(rows: list[dict[str, Any]], sample: dict[str, Any], seconds: float, wo
         [
             f"Machine: {platform.machine()}, {os.cpu_count()} cores, {workers} processes; {seconds / 60:.0f} min for the rows "
             f"that were run in this call. Versions: "
-            + ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "mujoco", "robosuite", "numpy"))
+            + ", ".join(
+                f"{name} {versions[name]}"
+                for name in ("python", "torch", "transformers", "mujoco", "robosuite", "numpy")
+            )
             + f". Assets: {run['assets']['kind']}. Policy on {run['device']}, greedy.",
             "",
             *lines,

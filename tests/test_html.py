@@ -234,6 +234,7 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert all(name.replace("-", "").isalpha() for name, _ in attrs), f"{attrs} at {self.getpos()}"
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
@@ -262,6 +263,7 @@ def test_verdict_names_the_root_cause_of_most_episodes() -> None:
     page = Page(html.render(result(broken(0), broken(1), diagnosis(ended="success", number_=2))))
     assert page.words.startswith("2 of 3 episodes: the model sees a mirrored scene")
     assert "flipped top to bottom (VD201). Fix this first." in page.words
+    assert MIRRORED.message in page.words
     assert "1 of 3 episodes without a finding" in page.words
 
 
@@ -479,7 +481,7 @@ def test_chart_breaks_at_gaps_and_keeps_peaks_when_thinned() -> None:
         (0.99734, "0.997"),
         (-12.345, "-12.3"),
         (123456.7, "123457"),
-        (1e-7, "1.00e-07"),
+        (1e-7, "1.00e-7"),
         (float("nan"), "NaN"),
     ],
 )

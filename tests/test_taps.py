@@ -52,8 +52,9 @@ class Below:
         self.sim = SimpleNamespace(model=model, data=data)
 
     def observe(self) -> dict[str, Any]:
+        coarse = Image.fromarray(self.rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         return {
-            "agentview_image": self.rng.integers(0, 256, (64, 64, 3), dtype=np.uint8),
+            "agentview_image": np.array(coarse.resize((64, 64))),
             "robot0_eef_pos": self.rng.standard_normal(3),
             "robot0_gripper_qpos": np.array([0.04, -0.04]),
             "object-state": np.zeros(200),
@@ -177,7 +178,8 @@ def test_the_program_sees_no_difference(
 
 
 def test_results_are_the_very_objects(policy: OpenVLAPolicy, watch: Callable[..., Watched]) -> None:
-    env, results = Env(), []
+    env: Any = Env()
+    results: list[Any] = []
     model = policy.model
 
     def spy(owner: Any, name: str) -> None:
@@ -334,14 +336,13 @@ def test_an_image_that_is_no_multiple_of_its_thumbnail(policy: OpenVLAPolicy, wa
         assert (query.image.full is not None) == (number in (0, 2))
 
 
-def test_no_graph_is_kept_and_modes_may_change(policy: OpenVLAPolicy, watch: Callable[..., Watched]) -> None:
+def test_torchs_modes_may_change(policy: OpenVLAPolicy, watch: Callable[..., Watched]) -> None:
     env = Env()
     recording = watch(env, policy)
     inputs = policy.processor(PROMPT, picture_of(env.reset()))
     for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad, torch.inference_mode):
         with mode():
             policy.model.predict_action(**inputs, unnorm_key="libero_object", do_sample=False)
-            assert not any(one.requires_grad for one in recording.recorder._waiting)  # type: ignore[attr-defined]
             env.step([0.0] * 7)
     queries = [query for _, query in recording.episode().queries()]
     assert recording.recorder.errors == []
@@ -501,17 +502,15 @@ def test_a_full_disk_never_reaches_the_program(policy: OpenVLAPolicy, watch: Cal
     recording = watch(env, policy)
     env.reset()
     env.step([0.0] * 7)
-    write = recording.recorder.writer._mcap._file.write
-    recording.recorder.writer._mcap._file = SimpleNamespace(
-        write=lambda data: write(data[:10]) if len(data) > 10 else fail(),
-        truncate=recording.recorder.writer._mcap._file.truncate,
-        close=recording.recorder.writer._mcap._file.close,
-        closed=False,
-    )
+    mcap: Any = recording.recorder.writer._mcap
+    file = mcap._file
 
-    def fail() -> int:
-        raise OSError(28, "No space left on device")
+    def fill_up(data: bytes) -> int:
+        if len(data) <= 10:
+            raise OSError(28, "No space left on device")
+        return int(file.write(data[:-10]))
 
+    mcap._file = SimpleNamespace(write=fill_up, truncate=file.truncate, close=file.close, closed=False)
     roll(env, policy, do_sample=False)
     (error,) = recording.recorder.errors
     assert "No space left" in error
@@ -551,7 +550,7 @@ def test_the_policys_exceptions_pass_through(policy: OpenVLAPolicy, watch: Calla
     recording = watch(env, policy)
     inputs = policy.processor(PROMPT, picture_of(env.reset()))
     with pytest.raises(AssertionError, match="unnorm_key"):
-        policy.model.predict_action(**inputs, unnorm_key="bridge_orig", do_sample=False)
+        policy.model.predict_action(**inputs, unnorm_key="nowhere", do_sample=False)
     with pytest.raises(TypeError):
         policy.processor(PROMPT, picture_of(env.reset()), nonsense=1)
     env.step([0.0] * 7)
@@ -559,12 +558,11 @@ def test_the_policys_exceptions_pass_through(policy: OpenVLAPolicy, watch: Calla
     assert recording.recorder.errors == []
     assert one.query is not None
     assert one.query.action is None
-    assert one.query.options["unnorm_key"] == "bridge_orig"
+    assert one.query.options["unnorm_key"] == "nowhere"
     calls = one.info[CALLS]["calls"]
-    assert [call["call"] for call in calls] == ["predict_action", "reset", "processor"] or [
-        call["call"] for call in calls
-    ] == ["reset", "predict_action", "reset", "processor"]
-    assert "AssertionError" in [call for call in calls if call["call"] == "predict_action"][0]["raised"]
+    assert [call["call"] for call in calls] == ["reset", "predict_action", "reset", "processor"]
+    assert "AssertionError" in calls[1]["raised"]
+    assert "TypeError" in calls[3]["raised"]
 
 
 def test_generate_alone_is_a_query(policy: OpenVLAPolicy, watch: Callable[..., Watched]) -> None:
@@ -590,7 +588,7 @@ def test_odd_observations_are_noted_and_left_out(watch: Callable[..., Watched]) 
         env.step([0.0] * 7)
     env.env.observe = lambda: {"other": 1}  # type: ignore[method-assign]
     env.step([0.0] * 7)
-    env.step(None)  # type: ignore[arg-type]
+    env.step(["left", "right"])  # type: ignore[list-item]
     episode = recording.episode()
     assert [list(one.frames) for one in episode.steps] == [["agentview"], [], [], []]
     assert len(recording.recorder.errors) == 4

@@ -141,16 +141,17 @@ def test_no_layout_expected() -> None:
 
 
 @pytest.mark.torch
-def test_the_lost_projector_is_the_same_when_made_twice() -> None:
+def test_clipped_labels_stretch_every_dimension_about_its_middle() -> None:
     import torch
 
-    projector = torch.nn.Sequential(torch.nn.Linear(8, 300), torch.nn.Linear(300, 4))
-    loop: Any = SimpleNamespace(policy=SimpleNamespace(model=SimpleNamespace(projector=projector)))
+    loop: Any = SimpleNamespace(policy=SimpleNamespace(options={"do_sample": False}))
     (fault,) = CHECK.faults
     assert fault.apply is not None
     fault.apply(loop)
-    first = [value.detach().clone() for value in projector.parameters()]
-    fault.apply(loop)
-    assert all(torch.equal(a, b) for a, b in zip(first, projector.parameters(), strict=True))
-    assert float(first[0].std()) == pytest.approx(0.02, rel=0.05)
-    assert not first[1].any(), "biases are zero"
+    (processor,) = loop.policy.options["logits_processor"]
+    # The gripper's two ids, closed (0) and open (1), stay; a twentieth of the range becomes all of it.
+    for before, after in [(31872, 31872), (31744, 31744), (31873, 31896), (31880, 31999), (31860, 31744)]:
+        scores = torch.zeros(1, 32064)
+        scores[0, before] = 1.0
+        scores[0, 7] = 9.0
+        assert int(processor(torch.tensor([[1]]), scores).argmax()) == after

@@ -160,6 +160,7 @@ def _format_option(command: F) -> F:
 @click.argument("run_file", metavar="RUN")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of report and traces, instead of the run file's.")
 @click.option("--fault", help="Disturb the loop on purpose; see: vladoctor faults.")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task of the run; may be repeated.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Episodes of each task.")
 @click.option("--select", multiple=True, metavar="CODES", help="Run only these checks: VD201,VD301 or VD2.")
 @click.option("--ignore", multiple=True, metavar="CODES", help="Leave these checks out.")
@@ -170,6 +171,7 @@ def diagnose(
     run_file: str,
     out: Path | None,
     fault: str | None,
+    tasks: tuple[str, ...],
     episodes: int | None,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
@@ -183,7 +185,13 @@ def diagnose(
     from vladoctor.runspec import load_run
 
     spec = load_run(run_file).with_options(
-        fault=fault, device=device, episodes=episodes, select=_split(select), ignore=_split(ignore), folder=out
+        fault=fault,
+        device=device,
+        episodes=episodes,
+        tasks=tasks,
+        select=_split(select),
+        ignore=_split(ignore),
+        folder=out,
     )
     spec.require_files()
     folder = spec.report.folder if out is not None else _unused(spec.report.folder)

@@ -129,6 +129,7 @@ class RunSpec:
         fault: str | None = None,
         device: str | None = None,
         episodes: int | None = None,
+        tasks: Sequence[str] = (),
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
         folder: Path | None = None,
@@ -150,6 +151,9 @@ class RunSpec:
             spec = replace(spec, model=replace(spec.model, device=device))
         if episodes is not None:
             spec = replace(spec, env=replace(spec.env, episodes=episodes))
+        if tasks:
+            chosen = tuple(int(task) if task.isdigit() else task for task in tasks)
+            spec = replace(spec, env=replace(spec.env, tasks=chosen))
         if folder is not None:
             spec = replace(spec, report=replace(spec.report, folder=folder))
         checks = spec.checks

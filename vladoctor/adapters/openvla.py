@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -118,8 +119,9 @@ def load_policy(
     if attention:
         arguments["attn_implementation"] = attention
     try:
-        processor = transformers.AutoProcessor.from_pretrained(path, trust_remote_code=True, local_files_only=True)
-        model = auto_class(transformers).from_pretrained(path, **arguments)
+        with _remote_code_lock(transformers):
+            processor = transformers.AutoProcessor.from_pretrained(path, trust_remote_code=True, local_files_only=True)
+            model = auto_class(transformers).from_pretrained(path, **arguments)
     except ImportError as error:
         raise UserError(
             f"the checkpoint's code needs a library that is missing: {error}",
@@ -181,6 +183,19 @@ def choose_unnorm_key(norm_stats: dict[str, Any], asked: str | None, suite: str,
         remedy=f"{hint}it has {', '.join(keys)}; statistics of another robot or camera set-up make every motion wrong, "
         "so use a checkpoint that was trained for this suite",
     )
+
+
+def _remote_code_lock(transformers: Any) -> AbstractContextManager[Any]:
+    """Lets one process at a time load.
+
+    transformers copies a snapshot's modules into a shared cache without one, and a second process that loads meanwhile
+    imports half a file: AttributeError, module has no attribute (seen with 16 processes under transformers 5.17).
+    """
+    from filelock import FileLock
+
+    folder = Path(transformers.utils.hub.HF_MODULES_CACHE)
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / "vladoctor.lock")
 
 
 def _import_torch() -> tuple[Any, Any]:

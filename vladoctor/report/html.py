@@ -161,7 +161,7 @@ def _verdict(result: RunResult) -> Verdict:
     code = min(counts, key=lambda code: (gravest[code], -counts[code], code))
     finding = next(headline for headline in headlines if headline.code == code)
     target = next(n for n, diagnosis in enumerate(diagnoses, 1) if diagnosis.headline is finding)
-    what = _lower_first(_short(markup.first_sentence(finding.message), 220))
+    what = _brief(finding.message, 130)
     advice = "Look at this first." if finding.severity is Severity.LOOK else "Fix this first."
     more = [
         f"{counts[other]} of {episodes} otherwise: {other} "
@@ -172,7 +172,11 @@ def _verdict(result: RunResult) -> Verdict:
     if len(headlines) < total:
         more.append(f"{total - len(headlines)} of {episodes} without a finding")
     return Verdict(
-        finding.severity.value, f"{counts[code]} of {episodes}: {what} ({code}). {advice}", more, finding, target
+        finding.severity.value,
+        f"{counts[code]} of {episodes}: {_lower_first(what)} ({code}). {advice}",
+        more,
+        finding,
+        target,
     )
 
 
@@ -207,6 +211,15 @@ _SENTENCE_STARTS = (
     "There",
     "This",
 )
+
+
+def _brief(message: str, limit: int) -> str:
+    """A message's first sentence; of a long one what stands before its first semicolon or colon."""
+    text = markup.first_sentence(message)
+    for stop in ("; ", ": "):
+        if len(text) > limit:
+            text = text.split(stop, 1)[0]
+    return _short(text, limit)
 
 
 def _short(text: str, limit: int) -> str:
@@ -337,14 +350,13 @@ def _kind(diagnosis: Diagnosis) -> str:
 
 def _row(number_: int, diagnosis: Diagnosis, linked: bool) -> Mapping[str, Any]:
     episode, headline = diagnosis.episode, diagnosis.headline
-    sentence = markup.first_sentence(headline.message) if headline else ""
     return {
         "number": number_,
         "task": episode.task,
         "outcome": episode.outcome,
         "ended": ENDINGS.get(episode.outcome.ended, episode.outcome.ended),
         "headline": headline,
-        "sentence": _short(sentence, 160),
+        "sentence": _brief(headline.message, 160) if headline else "",
         "more": sum(not finding.explained_by for finding in diagnosis.findings) - 1,
         "crashed": len(diagnosis.crashed),
         "missing": len(diagnosis.evidence_missing),

@@ -43,14 +43,15 @@ class Mark:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Format for reading: three significant digits, thousands not cut, no exponent where avoidable."""
+    """Format for reading: so many significant digits, whole numbers in full, an exponent only for the very small."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if value == 0:
         return "0"
     size = abs(value)
-    if size >= 1e6 or size < 1e-4:
-        return f"{value:.{digits - 1}e}"
+    if size >= 1e6 or size < 1e-3:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
     decimals = max(0, digits - 1 - math.floor(math.log10(size)))
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

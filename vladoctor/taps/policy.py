@@ -343,26 +343,31 @@ class _TokenStatistics:
         weights = exponentials.numpy()
         inside = np.empty((len(logits), min(self.stop, width) - self.first))
         total, margin = [], []
-        for index, one in enumerate(logits):
-            row = one.view(width) if one.dtype == torch.float32 else one.view(width).float()
-            values = row.numpy()
-            best = int(values.argmax())
-            peak = float(values[best])
-            inside[index] = values[self.first : self.stop]
-            if -60.0 < peak < 60.0:
-                torch.exp(row, out=exponentials)
-            else:
-                inside[index] -= peak
-                torch.sub(row, peak, out=exponentials).exp_()
-            total.append(float(exponentials.sum()))
-            weights[best] = -1.0
-            margin.append(peak - float(values[weights.argmax()]))
         # A broken model's logits may be infinite or NaN: so are these numbers then, without a warning to the program.
         with np.errstate(all="ignore"):
+            for index, one in enumerate(logits):
+                row = one.view(width) if one.dtype == torch.float32 else one.view(width).float()
+                values = row.numpy()
+                best = int(values.argmax())
+                peak = float(values[best])
+                inside[index] = values[self.first : self.stop]
+                if -60.0 < peak < 60.0:
+                    torch.exp(row, out=exponentials)
+                else:
+                    inside[index] -= peak
+                    torch.sub(row, peak, out=exponentials).exp_()
+                total.append(float(exponentials.sum()))
+                weights[best] = 0.0
+                second = int(weights.argmax())
+                # Where all others are too small to be told from nothing, they are compared as they are.
+                rest = values[second] if weights[second] > 0.0 else np.delete(values, best).max()
+                margin.append(peak - float(rest))
+            top = np.maximum(inside.max(1), -1e30)
+            inside -= top[:, None]
             share = np.exp(inside)
             sums = share.sum(1)
             entropy = np.log(sums) - (share * inside).sum(1) / sums
-            return (sums / total).tolist(), margin, entropy.tolist()
+            return (sums * np.exp(top) / total).tolist(), margin, entropy.tolist()
 
     def on_gpu(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """As `on_cpu`, float32 (3, tokens), on the GPU."""
@@ -450,7 +455,7 @@ class _ModelImages:
             levels = [
                 255.0 * (value * std + mean) for value, mean, std in zip(values[:3], self.mean, self.std, strict=True)
             ]
-            return min(max(round(pick(levels), 3), 0.0), 255.0)
+            return max(0.0, min(round(pick(levels), 3), 255.0))
 
         return picture(
             small,

@@ -158,7 +158,7 @@ class Recorder:
         """The program is about to execute an action."""
         self._since("answered", "post-process")
         try:
-            self._executed = numbers(action)
+            self._executed = numbers(() if action is None else action)
         except (TypeError, ValueError) as error:
             self._executed = ()
             self.note(f"the executed action is not recorded: {error}")
