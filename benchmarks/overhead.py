@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vladoctor.adapters import libero
-from vladoctor.adapters.openvla import load_policy
+from vladoctor.adapters.openvla import OpenVLAPolicy, load_policy
 from vladoctor.loop import Loop, reference_stages
 from vladoctor.records import Outcome
 from vladoctor.taps.env import watch_env
@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=None, help="torch's CPU threads")
     arguments = parser.parse_args()
-    result = measure(arguments.model, arguments.steps, arguments.repeats, arguments.device, arguments.threads)
+    libero.prepare("stand-in")
+    policy = load_policy(arguments.model, device=arguments.device, suite=SUITE, threads=arguments.threads)
+    result = measure(policy, arguments.steps, arguments.repeats)
     if arguments.json:
         print(json.dumps(result))
         return
@@ -46,9 +48,8 @@ def main() -> None:
         print(f"{name:20s} {value:.4f}" if isinstance(value, float) else f"{name:20s} {value}")
 
 
-def measure(model: Path, steps: int, repeats: int, device: str, threads: int | None) -> dict[str, Any]:
-    libero.prepare("stand-in")
-    policy = load_policy(model, device=device, suite=SUITE, threads=threads)
+def measure(policy: OpenVLAPolicy, steps: int, repeats: int) -> dict[str, Any]:
+    """Run the loop `repeats` times bare and watched, `steps` policy steps each; `libero.prepare` comes before."""
     task = libero.load_task(SUITE, TASK)
     env = libero.make_env(task, resolution=256)
     loop = Loop(env, policy, task, reference_stages(policy))

@@ -116,7 +116,8 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         )
     else:
         beyond = st.beyond_reach(seen, profile, layout.dimensions)
-        yield _problem(expected, departure, best, asked, layout.dimensions, beyond, limits["stop_ratio"], small)
+        rule = str(profile.get("gripper.rule") or "")
+        yield _problem(expected, departure, best, asked, layout.dimensions, beyond, rule, limits)
 
 
 def _problem(
@@ -126,8 +127,8 @@ def _problem(
     asked: list[str],
     dimensions: tuple[str, ...],
     beyond: list[float | None] | None,
-    stop_ratio: float,
-    small: bool,
+    gripper_rule: str,
+    limits: Mapping[str, float],
 ) -> Problem:
     used, right = (best.span if best else 2.0 * departure.line.slope), expected.ways[0].span
     measured = np.isfinite(used) & (np.abs(right) > st.ROUNDING)
@@ -136,14 +137,15 @@ def _problem(
     with np.errstate(divide="ignore"):
         worst = float(np.maximum(np.abs(arm), 1.0 / np.abs(arm)).max(initial=1.0))
     stage = None
-    unmasked = best is not None and best.rule == st.UNMASKED
+    never_closes = best is not None and best.rule == st.UNMASKED and gripper_rule.startswith("2g-1")
     severity = Severity.LOOK if expected.lacking else Severity.FIX
-    if worst >= stop_ratio or unmasked:
+    if worst >= limits["stop_ratio"] or never_closes:
         severity = Severity.STOP
     if best is None and departure.right_before:
         stage = Stage.POSTPROCESS
     elif best is not None and best.how != "centres":
-        stage, severity = Stage.DECODE, Severity.LOOK if small else Severity.FIX
+        harmless = departure.bins_off <= limits["harmless_bins"]
+        stage, severity = Stage.DECODE, Severity.LOOK if harmless else Severity.FIX
     table = {"scale_ratio": ratio, "span_used": used, "span_expected": right}
     evidence: dict[str, Any] = {
         "expected": f"the statistics of {expected.statistics.label}, by q01/q99 under the mask",
@@ -157,8 +159,11 @@ def _problem(
         evidence["also_possible"] = [st.describe(way) for way in others[:3]]
     if beyond is not None and any(beyond):
         evidence["per_dimension"]["share_beyond_reach"] = beyond
+    effect = _effect(best, ratio, expected.arm, dimensions)
+    if never_closes:
+        effect = "A closed gripper (0) comes out as 0.5, which 2g - 1 turns into 0: the gripper holds and never closes."
     return Problem(
-        message=f"{_what(best, departure, asked)}; {expected.reason}. {_effect(best, ratio, expected.arm, dimensions)}",
+        message=f"{_what(best, departure, asked)}; {expected.reason}. {effect}",
         remedy=_remedy(best, departure, expected, asked),
         severity=severity,
         stage=stage,
@@ -176,10 +181,11 @@ def _what(best: st.Candidate | None, departure: st.Departure, asked: list[str]) 
     subject = f"{'the' if departure.right_before else 'The'} {departure.place} action"
     before = "`predict_action` returned the right action, but " if departure.right_before else ""
     if best is None:
-        known = (
-            "is a rescaled copy of it" if before else "was un-normalised with statistics that are known from nowhere"
-        )
-        return f"{before}{subject} {known}"
+        if not np.abs(departure.line.slope[departure.line.known]).max() > st.ROUNDING:
+            return f"{before}{subject} is the same whatever the model says"
+        if before:
+            return f"{before}{subject} is a rescaled copy of it"
+        return f"{subject} was un-normalised with statistics that are known from nowhere"
     if best.statistics is None:
         return f"{before}{subject} is the normalised one: it was never un-normalised"
     if best.rule == st.AGAIN:
@@ -194,7 +200,7 @@ def _what(best: st.Candidate | None, departure: st.Departure, asked: list[str]) 
 
 def _effect(best: st.Candidate | None, ratio: np.ndarray, arm: np.ndarray, dimensions: tuple[str, ...]) -> str:
     if best is not None and best.rule == st.UNMASKED and np.allclose(ratio[arm & np.isfinite(ratio)], 1.0):
-        return "A closed gripper (0) comes out as 0.5, which 2g - 1 turns into 0: the gripper holds and never closes."
+        return "A closed gripper (0) comes out as 0.5, and an open one as 1."
     if best is not None and best.how != "centres":
         return "Values are off by a part of a bin." if best.how != "padded vocabulary" else "Values are off by 64 bins."
     named = zip(dimensions, ratio, arm, strict=True)

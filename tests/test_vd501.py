@@ -242,6 +242,19 @@ def test_a_rescaled_copy() -> None:
     assert ratios(found) == pytest.approx([0.5] * 6, rel=1e-3)
 
 
+def test_commands_that_do_not_follow_the_model_at_all() -> None:
+    found = problem(returned=RIGHT, executed=lambda action: np.zeros(7))
+    assert "the same whatever the model says" in found.message
+    assert found.severity is Severity.STOP
+
+
+def test_mask_ignored_with_a_gripper_of_another_convention() -> None:
+    profile = LIBERO.with_overrides({"gripper.rule": None})
+    found = problem(profile, returned=unnormalise({**LIBERO_OBJECT, "mask": [True] * 7}))
+    assert found.severity is Severity.FIX
+    assert "never closes" not in found.message
+
+
 def test_decoded_by_hand_and_never_unnormalised() -> None:
     found = problem(returned=None)
     assert "The executed action is the normalised one" in found.message

@@ -130,6 +130,7 @@ class RunSpec:
         device: str | None = None,
         episodes: int | None = None,
         tasks: Sequence[str] = (),
+        horizon: int | None = None,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
         folder: Path | None = None,
@@ -154,6 +155,8 @@ class RunSpec:
         if tasks:
             chosen = tuple(int(task) if task.isdigit() else task for task in tasks)
             spec = replace(spec, env=replace(spec.env, tasks=chosen))
+        if horizon is not None:
+            spec = replace(spec, env=replace(spec.env, horizon=horizon))
         if folder is not None:
             spec = replace(spec, report=replace(spec.report, folder=folder))
         checks = spec.checks

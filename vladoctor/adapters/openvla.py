@@ -121,7 +121,8 @@ def load_policy(
     try:
         with _remote_code_lock(transformers):
             processor = transformers.AutoProcessor.from_pretrained(path, trust_remote_code=True, local_files_only=True)
-            model = auto_class(transformers).from_pretrained(path, **arguments)
+            _import_model_code(transformers, path)
+        model = auto_class(transformers).from_pretrained(path, **arguments)
     except ImportError as error:
         raise UserError(
             f"the checkpoint's code needs a library that is missing: {error}",
@@ -196,6 +197,14 @@ def _remote_code_lock(transformers: Any) -> AbstractContextManager[Any]:
     folder = Path(transformers.utils.hub.HF_MODULES_CACHE)
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / "vladoctor.lock")
+
+
+def _import_model_code(transformers: Any, path: Path) -> None:
+    """Have the modelling file copied and imported, so that the weights can be loaded without the lock."""
+    auto_map = json.loads((path / "config.json").read_text("utf-8")).get("auto_map", {})
+    reference = auto_map.get(auto_class(transformers).__name__)
+    if reference:
+        transformers.dynamic_module_utils.get_class_from_dynamic_module(reference, str(path), local_files_only=True)
 
 
 def _import_torch() -> tuple[Any, Any]:
