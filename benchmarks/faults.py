@@ -136,7 +136,7 @@ def table(rows: list[dict[str, Any]], sample: dict[str, Any], seconds: float, wo
             f"Machine: {platform.machine()}, {os.cpu_count()} cores, {workers} processes; {seconds / 60:.0f} min for the rows "
             f"that were run in this call. Versions: "
             + ", ".join(
-                f"{name} {versions[name]}"
+                f"{name} {versions.get(name, '?')}"
                 for name in ("python", "torch", "transformers", "mujoco", "robosuite", "numpy")
             )
             + f". Assets: {run['assets']['kind']}. Policy on {run['device']}, greedy.",

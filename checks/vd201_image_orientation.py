@@ -22,7 +22,7 @@ did the frame without any rotation.
 |---|---|---|
 | rot180 | `frame[::-1, ::-1]` | upright, left and right exchanged: what OpenVLA, OFT and openpi were trained on |
 | flip-vertical | `frame[::-1]` | upright, as the scene is |
-| identity | `frame` | upside down and mirrored |
+| identity | `frame` | mirrored top to bottom |
 
 ## Evidence
 

@@ -237,8 +237,9 @@ def test_registration_is_quick() -> None:
             times.append(time.process_time() - started)
         return min(times)
 
-    assert seconds(lambda: register(raw, image)) < 0.010
-    assert seconds(lambda: confirm(raw, image, known)) < 0.005
+    # 5 and 1.4 ms where it was measured; slower machines may take their time.
+    assert seconds(lambda: register(raw, image)) < 0.020
+    assert seconds(lambda: confirm(raw, image, known)) < 0.006
 
 
 # Episodes.
@@ -249,7 +250,8 @@ def test_confirm_holds_and_gives_up() -> None:
     known = register(raw, image)
     later = confirm(AGENTVIEW[5], model_image(AGENTVIEW[5], turned("rot180")), known)
     assert later is not None
-    assert (later.element, later.scale) == (known.element, pytest.approx(known.scale))
+    assert later.element == known.element
+    assert later.scale == pytest.approx(known.scale)
     assert later.score == pytest.approx(known.score, abs=0.03)
     for element in ELEMENTS:
         if element != "rot180":
@@ -259,13 +261,21 @@ def test_confirm_holds_and_gives_up() -> None:
 
 
 def test_confirm_agrees_with_register() -> None:
-    """A change of element or crop on any step is found as if every step were searched in full."""
+    """A change of element on any step is found as if every step were searched in full."""
     rng = np.random.default_rng(4)
     shots = rendered("agentview")
     for _ in range(4):
         elements = [ELEMENTS[rng.integers(8)] if rng.random() < 0.3 else "rot180" for _ in shots]
         found = matches(facts(recorded(shots, orient=[turned(element) for element in elements])))
         assert [match.registration.element for match in found] == elements
+
+
+def test_a_change_of_the_crop_is_followed() -> None:
+    shots = rendered("agentview")
+    areas = [0.9] * 6 + [0.6] * 3 + [1.0] * 3
+    images = [model_image(shot.frame, turned("rot180"), area=area) for shot, area in zip(shots, areas, strict=True)]
+    found = matches(facts(recorded(shots, images=images)))
+    assert [match.registration.scale for match in found] == pytest.approx(np.sqrt(areas), abs=0.01)
 
 
 def test_the_right_camera_is_found() -> None:

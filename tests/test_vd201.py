@@ -58,7 +58,7 @@ def test_wrong_orientation_is_named(element: str, geometry: bool) -> None:
     [
         ("flip-vertical", "after a vertical flip (top and bottom exchanged) only", "mirrored left to right"),
         ("flip-horizontal", "after a horizontal flip (left and right exchanged) only", "mirrored top to bottom"),
-        ("identity", "frame as it is", "standing on its head, turned by 180 degrees"),
+        ("identity", "frame as it is", "upside down, turned by 180 degrees"),
     ],
 )
 def test_message_says_what_was_done_and_what_follows(element: str, done: str, effect: str) -> None:

@@ -15,8 +15,14 @@ How `register` works, and what it trades:
   with a gain and an offset of the brightness, at 32 x 32 pixels; full frames once more at 96 x 96.
 * The score is the normalised cross-correlation of local contrast at the best alignment, at 48 x 48 pixels.
 
-It takes 3 ms for a pair of thumbnails on one core, and finds the place of the window to about 0.5 % of the frame. It
-does not look for rotations by other angles, perspective, or windows under half the side of the frame.
+It takes 5 ms for a pair of thumbnails on one core (`confirm` 1.4 ms, full frames 20 ms), and finds the place of the
+window to 0.4 % of the frame (95 % quantile). It does not look for rotations by other angles, perspective, or windows
+under half the side of the frame.
+
+Measured on 10,000 pairs: thumbnails of LIBERO's frames (15 episodes, both cameras, own and stand-in assets, lights on
+and off) against the same frame turned by any element, cropped to an area of 0.5 to 1 at any place, resized to 64 to 256
+pixels by any filter, and by chance JPEG, brightness, contrast, gamma, noise and BGR. None was decided wrongly, 13 were
+not decided (the wrist camera where its view is symmetric, mostly).
 """
 
 from __future__ import annotations
@@ -74,25 +80,26 @@ DESCRIPTIONS: Mapping[str, str] = {
 
 CONSEQUENCES: Mapping[str, str] = {
     "identity": "as it should be",
-    "rot90": "lying on its left side",
-    "rot180": "standing on its head, turned by 180 degrees",
-    "rot270": "lying on its right side",
+    "rot90": "turned by 90 degrees counter-clockwise",
+    "rot180": "upside down, turned by 180 degrees",
+    "rot270": "turned by 90 degrees clockwise",
     "flip-vertical": "mirrored top to bottom",
     "flip-horizontal": "mirrored left to right",
-    "transpose": "lying on its side and mirrored",
-    "anti-transpose": "lying on its side and mirrored",
+    "transpose": "turned by 90 degrees and mirrored",
+    "anti-transpose": "turned by 90 degrees and mirrored",
 }
 """Element -> how a scene looks to which it was done, to somebody who knows it without."""
 
 MIN_SCORE = 0.7
-"""Score from which a picture counts as registered. True pairs scored 0.83 and more (but for 1 in 3,000), unrelated ones
-up to 0.33, the wrist camera in another episode up to 0.60."""
+"""Score from which a picture counts as registered. Of the 10,000 pairs 99.5 % scored 0.93 and more; 500 pictures of the
+other camera up to 0.47, 95 % of them up to 0.25."""
 
 MIN_MARGIN = 0.04
-"""Lead over the runner-up from which the element counts as decided. Frames made symmetric reached 0.002."""
+"""Lead over the runner-up from which the element counts as decided. 2,000 frames made symmetric reached 0.004."""
 
 MIN_CONTRAST = 1.5
-"""Local contrast, in levels, under which nothing is decided. The sky has 0.2 to 0.8, a dark scene 2.4 or more."""
+"""Local contrast, in levels, under which nothing is decided. LIBERO's sky has 0.2 to 0.8, a scene with all lights off
+2.4 and more unless it is darkened further."""
 
 _GRID, _COARSE, _FINE, _FINAL, _FULL = 64, 16, 32, 48, 96
 _SIDES: tuple[float, ...] = tuple(float(side) for side in np.geomspace(1.0, 0.5, 11))
@@ -112,7 +119,7 @@ _PADDED = 1.05
 """A window larger than this share of the frame means padding."""
 
 _SLACK = 0.03
-"""So much lower than on the step before may a score be for `confirm` to hold."""
+"""So much lower than when it was found may a score be for `confirm` to hold."""
 
 _WHOLE = np.array([[0.0, 0.0], [1.0, 1.0]])
 
@@ -252,8 +259,8 @@ _matches: weakref.WeakKeyDictionary[Facts, tuple[Match, ...]] = weakref.WeakKeyD
 def matches(facts: Facts) -> tuple[Match, ...]:
     """Register the image of every query of an episode to the raw frame of the same step.
 
-    The first query is searched in full, among all cameras; on later ones the last result is confirmed with one look,
-    and searched for again only where it does not hold. Thumbnails are used, and the full frames where both were kept.
+    The first query is searched in full, among all cameras; on later ones what was found is confirmed with one look, and
+    searched for again only where it does not hold. Thumbnails are used, and the full frames where both were kept.
     Queries of which the image or every raw frame is missing are left out. Computed once for each `Facts`.
     """
     if facts not in _matches:
@@ -262,21 +269,21 @@ def matches(facts: Facts) -> tuple[Match, ...]:
 
 
 def _follow(steps: Sequence[Step]) -> Iterator[Match]:
-    last: Match | None = None
+    known: Match | None = None
     for step in steps:
         image = step.query.image if step.query else None
         if image is None or not step.frames:
             continue
-        found: Match | None = None
-        if last is not None and last.camera in step.frames and last.registration.decisive:
-            holds = confirm(step.frames[last.camera].thumbnail, image.thumbnail, last.registration)
-            found = Match(step.number, last.camera, holds) if holds else None
-        if found is None or (image.load_full and step.frames[found.camera].load_full):
-            names = [found.camera] if found else list(step.frames)
-            searched = [Match(step.number, name, register(*_best(step.frames[name], image))) for name in names]
-            found = max(searched, key=lambda match: match.registration.score)
-        yield found
-        last = found
+        frames, cameras = step.frames, list(step.frames)
+        if known is not None and known.camera in frames and known.registration.decisive:
+            holds = confirm(frames[known.camera].thumbnail, image.thumbnail, known.registration)
+            if holds and not (image.load_full and frames[known.camera].load_full):
+                yield Match(step.number, known.camera, holds)
+                continue
+            cameras = [known.camera] if holds else cameras
+        searched = [Match(step.number, name, register(*_best(frames[name], image))) for name in cameras]
+        known = max(searched, key=lambda match: match.registration.score)
+        yield known
 
 
 def _best(raw: Frame, image: Frame) -> tuple[np.ndarray, np.ndarray]:

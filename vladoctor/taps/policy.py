@@ -3,10 +3,10 @@
 Of every generated token three numbers are kept, from the logits that the output head returned for it: the probability
 mass on the action ids, the log-probability by which the best id leads, and the entropy within the action ids.
 
-While the policy runs, references are kept and nothing else; the arithmetic is done when `env.step` has returned. On a
-CPU it runs row by row through memory that is kept, because fresh arrays of that size cost more than the arithmetic. On
-a GPU it is queued behind the query, on the stream of the program, and copied to pinned memory without waiting. The
-program waits for its ids anyway; the values are taken when an event says that they are there, if need be a step later.
+On a CPU they are computed when the query ends, row by row through memory that is kept, because fresh arrays of that
+size cost more than the arithmetic; the image when it begins, while it is still in the cache. On a GPU the arithmetic is
+queued with the query's own, on the stream of the program, and the results copied to pinned memory without waiting. The
+program waits for its ids anyway; the values are taken once an event says that they are there, if need be a step later.
 No call here synchronises.
 """
 
@@ -329,7 +329,7 @@ class _TokenStatistics:
         if logits[0].is_cuda:
             asked.fetch(self.on_gpu(logits), lambda found: store(found.tolist()))
         else:
-            asked.then(lambda: store(self.on_cpu(logits)))
+            store(self.on_cpu(logits))
 
     def on_cpu(self, logits: Sequence[torch.Tensor]) -> tuple[list[float], list[float], list[float]]:
         import torch
@@ -408,40 +408,34 @@ class _ModelImages:
         taken: dict[str, np.ndarray] = {}
 
         def finish() -> None:
-            statistics = taken["statistics"].tolist()
-            asked.query.pixel_stats = {
-                name: [round(value, 6) for value in values]
-                for name, values in zip(("mean", "min", "max"), statistics, strict=True)
-            }
+            low, high = taken["low"].tolist(), taken["high"].tolist()
+            asked.query.pixel_stats = {"mean": taken["mean"].tolist(), "min": low, "max": high}
             if image:
                 thumbnail = taken["small"] if small else area_average(taken["full"], self.writer.thumbnail)
-                asked.query.image = self.picture(thumbnail, (height, width), taken.get("full"), *statistics[1:])
+                asked.query.image = self.picture(thumbnail, (height, width), taken.get("full"), low, high)
 
         if pixels.is_cuda:
             with torch.inference_mode():
                 values = pixels.float()
-                statistics = torch.stack([values.mean((1, 2)), values.amin((1, 2)), values.amax((1, 2))])
-                asked.fetch(statistics, lambda found: taken.update(statistics=found.numpy()))
+                mean, low, high = values.mean((1, 2)), values.amin((1, 2)), values.amax((1, 2))
+                found = {"mean": mean, "low": low, "high": high}
                 if small:
-                    pooled = torch.nn.functional.avg_pool2d(values[:3], factor)
-                    asked.fetch(self.bytes_on_gpu(pooled), lambda found: taken.update(small=found.numpy()))
+                    found["small"] = self.bytes_on_gpu(torch.nn.functional.avg_pool2d(values[:3], factor))
                 if full:
-                    asked.fetch(self.bytes_on_gpu(values[:3]), lambda found: taken.update(full=found.numpy()))
+                    found["full"] = self.bytes_on_gpu(values[:3])
+                for name, one in found.items():
+                    asked.fetch(one, lambda landed, name=name: taken.update({name: landed.numpy()}))  # type: ignore[misc]
             asked.then(finish)
             return
-
-        def measure() -> None:
-            array = (pixels if pixels.dtype == torch.float32 else pixels.float()).numpy()
-            flat = array.reshape(len(array), -1)
-            sums = np.add.reduce(np.add.reduce(array, axis=1), axis=1)
-            taken["statistics"] = np.stack([sums / (height * width), flat.min(1), flat.max(1)])
-            if small:
-                taken["small"] = self.to_bytes(_pool(array[:3], factor))
-            if full:
-                taken["full"] = self.to_bytes(array[:3])
-            finish()
-
-        asked.then(measure)
+        array = (pixels if pixels.dtype == torch.float32 else pixels.float()).numpy()
+        flat = array.reshape(len(array), -1)
+        taken["low"], taken["high"] = flat.min(1), flat.max(1)
+        taken["mean"] = np.add.reduce(np.add.reduce(array, axis=1), axis=1) / (height * width)
+        if small:
+            taken["small"] = self.to_bytes(_pool(array[:3], factor))
+        if full:
+            taken["full"] = self.to_bytes(array[:3])
+        finish()
 
     def picture(
         self,
@@ -451,28 +445,25 @@ class _ModelImages:
         low: Sequence[float],
         high: Sequence[float],
     ) -> Picture:
-        def level(values: Sequence[float], pick: Callable[[list[float]], float]) -> float:
-            levels = [
-                255.0 * (value * std + mean) for value, mean, std in zip(values[:3], self.mean, self.std, strict=True)
-            ]
-            return max(0.0, min(round(pick(levels), 3), 255.0))
+        def levels(values: Sequence[float]) -> list[float]:
+            return [255.0 * (value * std + mean) for value, mean, std in zip(values, self.mean, self.std, strict=False)]
 
         return picture(
             small,
             shape,
             load_full=None if full is None else lambda: full,
-            minimum=level(low, min),
-            maximum=level(high, max),
+            minimum=max(0.0, min(255.0, round(min(levels(low)), 3))),
+            maximum=max(0.0, min(255.0, round(max(levels(high)), 3))),
         )
 
     def to_bytes(self, pixels: np.ndarray) -> np.ndarray:
         """Undo the first tower's normalisation: float32 (3, h, w) to uint8 (h, w, 3)."""
-        levels = pixels.transpose(1, 2, 0) * self.scale
-        levels += self.shift
+        levels = pixels * self.scale[:, None, None]
+        levels += self.shift[:, None, None]
         with np.errstate(invalid="ignore"):
             np.maximum(levels, 0.0, out=levels)
             np.minimum(levels, 255.0, out=levels)
-            return np.ascontiguousarray(levels.astype(np.uint8))
+            return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
 
     def bytes_on_gpu(self, pixels: torch.Tensor) -> torch.Tensor:
         """As `to_bytes`, on the GPU."""
@@ -506,7 +497,7 @@ class _Asked:
         import torch
 
         if not values.is_cuda:
-            self.then(lambda: use(values))
+            use(values)
             return
         landing = torch.empty(values.shape, dtype=values.dtype, device="cpu", pin_memory=True)
         landing.copy_(values, non_blocking=True)
@@ -550,8 +541,9 @@ def _decoder(model: Any) -> Callable[[Sequence[int]], tuple[float, ...]] | None:
 
 def _pool(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Mean of every block of factor x factor: float32 (3, H, W) to (3, H / factor, W / factor)."""
-    channels, height, width = pixels.shape
-    rows = np.add.reduce(pixels.reshape(channels, height // factor, factor, width), axis=2)
+    rows = pixels[:, ::factor].copy()
+    for index in range(1, factor):
+        rows += pixels[:, index::factor]
     total = rows[:, :, ::factor].copy()
     for index in range(1, factor):
         total += rows[:, :, index::factor]
