@@ -14,7 +14,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,12 +35,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("reports/faults"))
     parser.add_argument("--write", type=Path, help="Markdown file whose section `faults` is replaced")
+    parser.add_argument("--machine", help="what to call the machine in the table; by default its cores are counted")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     arguments = parser.parse_args()
     names = arguments.faults or [HEALTHY, *all_faults()]
     tasks = [str(task) for task in load_run(arguments.run).env.tasks]
     jobs = [(name, task) for name in names for task in tasks]
-    started = time.time()
     with ThreadPoolExecutor(arguments.workers) as pool:
         reports = list(pool.map(lambda job: report(arguments.run, *job, arguments.out, arguments.episodes), jobs))
     rows = [
@@ -58,7 +57,8 @@ def main() -> None:
     ]
     if arguments.json:
         print(json.dumps(rows, indent=1))
-    text = table(rows, reports[0], time.time() - started, arguments.workers)
+    machine = arguments.machine or f"{platform.machine()}, {os.cpu_count()} cores, {arguments.workers} processes"
+    text = table(rows, reports[0], machine)
     if arguments.write:
         write_section(arguments.write, "faults", text)
     if not arguments.json:
@@ -114,7 +114,7 @@ def row(name: str, episodes: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]], sample: dict[str, Any], seconds: float, workers: int) -> str:
+def table(rows: list[dict[str, Any]], sample: dict[str, Any], machine: str) -> str:
     """The section as Markdown."""
     lines = [
         "| fault | its code | episodes | success (95 % interval) | first code reported | first step, median (max) "
@@ -133,8 +133,7 @@ def table(rows: list[dict[str, Any]], sample: dict[str, Any], seconds: float, wo
     versions = run["versions"]
     return "\n".join(
         [
-            f"Machine: {platform.machine()}, {os.cpu_count()} cores, {workers} processes; {seconds / 60:.0f} min for the rows "
-            f"that were run in this call. Versions: "
+            f"Machine: {machine}. Versions: "
             + ", ".join(
                 f"{name} {versions.get(name, '?')}"
                 for name in ("python", "torch", "transformers", "mujoco", "robosuite", "numpy")

@@ -331,7 +331,10 @@ def versions() -> dict[str, str]:
         try:
             found[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
-            continue
+            # Put on the path by hand, as a copy without metadata.
+            version = getattr(sys.modules.get(library), "__version__", None)
+            if isinstance(version, str):
+                found[library] = version
     return found
 
 
