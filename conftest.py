@@ -10,10 +10,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,15 +114,3 @@ def _close_simulator() -> Iterator[None]:
 def libero_env(_close_simulator: None) -> Callable[..., tuple[Any, Any]]:
     """`libero_env(task=0, resolution=128, cameras=("agentview",))` -> (env, task); one env at a time in a process."""
     return _simulator.open
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    """The folder of this repository."""
-    return Path(__file__).resolve().parent
-
-
-@pytest.fixture
-def python() -> str:
-    """The interpreter that runs the tests, for tests that need a fresh process."""
-    return sys.executable

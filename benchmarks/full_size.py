@@ -126,9 +126,9 @@ def section(numbers: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"{numbers['parameters'] / 1e9:.2f} B parameters, bfloat16, random weights (seed 0), {numbers['gpu']}, torch "
-            f"{numbers['torch']}, drawing by {numbers['renderer']}, assets: {numbers['assets']}; {numbers['steps']} policy "
-            f"steps of one watched episode. Peak GPU memory {numbers['peak_gib']:.1f} GiB.",
+            f"{numbers['parameters'] / 1e9:.2f} B parameters, bfloat16, random weights (seed 0), {numbers['gpu']}, "
+            f"torch {numbers['torch']}, drawing by {numbers['renderer']}, assets: {numbers['assets']}; "
+            f"{numbers['steps']} policy steps of one watched episode. Peak GPU memory {numbers['peak_gib']:.1f} GiB.",
             "",
             "| stage | median ms |",
             "|---|---|",

@@ -2,7 +2,8 @@
 
     python benchmarks/policy.py --workers 2 --write docs/evidence.md
 
-Runs `vladoctor diagnose fixtures/runs/held-out.yaml`, a process a task. What has its report below --out is not run again.
+Runs `vladoctor diagnose fixtures/runs/held-out.yaml`, a process a task. What has its report below --out is not run
+again.
 """
 
 from __future__ import annotations

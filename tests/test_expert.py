@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from vladoctor.fixtures.build import collect, expert
 
 needs_libero = [

@@ -1,8 +1,8 @@
 """What a check is, and how checks are found.
 
-A check is one module of `vladoctor.checks` with a `CHECK`. Its docstring is its page: `vladoctor explain` prints it, the
-HTML report links it. `judge` yields what it found, what it looked at and found right, or why it says nothing; identity,
-order and time are added by `vladoctor.diagnosis`.
+A check is one module of `vladoctor.checks` with a `CHECK`. Its docstring is its page: `vladoctor explain` prints it,
+the HTML report links it. `judge` yields what it found, what it looked at and found right, or why it says nothing;
+identity, order and time are added by `vladoctor.diagnosis`.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ class Fault:
     """A disturbance of one stage of the running reference loop, made where it would happen in life.
 
     `apply(loop)` is called once the environment and the policy exist and before the taps attach; it may replace
-    `loop.stages.*`, wrap `loop.env` or change `loop.policy`. `before_env()` is called before the environment is made and
-    returns the call that undoes it.
+    `loop.stages.*`, wrap `loop.env` or change `loop.policy`, and must bear to be applied again, as a run has a loop for
+    each task but one model. `before_env()` is called before the environment is made and returns the call that undoes
+    it.
     """
 
     name: str

@@ -88,7 +88,7 @@ def run_check(check: Check, facts: Facts, limits: Mapping[str, float]) -> CheckR
     """Run one check. An exception in it becomes the state "crashed" with its traceback."""
     try:
         verdicts = list(check.judge(facts, {**check.thresholds, **limits}))
-    except Exception:
+    except Exception:  # noqa: BLE001 - a check that crashes is a state of its own, never the end of the run
         return CheckResult(check.code, check.name, "crashed", error=traceback.format_exc())
     findings = tuple(_finding(check, verdict) for verdict in verdicts if isinstance(verdict, Problem))
     clears = tuple(verdict for verdict in verdicts if isinstance(verdict, Clear))

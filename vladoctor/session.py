@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 import random
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -260,8 +259,7 @@ class _Runner:
                 )
             )
             outcome = loop.run_episode(task.init_states[init_state], on_step)
-        except Exception as error:
-            # The episode is kept and the error reported with it; the official evaluation would count a failed policy.
+        except Exception as error:  # noqa: BLE001 - the program's own; kept with its trace and reported
             outcome = Outcome("exception", False, steps, error=f"{type(error).__name__}: {error}")
         finally:
             for undo in reversed(detach):
@@ -374,4 +372,3 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - LIBERO and robosuite draw from the global generator
     torch.manual_seed(seed)
-

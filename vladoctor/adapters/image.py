@@ -21,7 +21,7 @@ JPEG_QUALITY = 95
 
 
 def rotate_180(frame: np.ndarray) -> np.ndarray:
-    """Return the frame turned by 180 degrees: LIBERO's raw frame to what OpenVLA's LIBERO fine-tunes were trained on."""
+    """Turn the frame by 180 degrees: LIBERO's raw frame to what OpenVLA's LIBERO fine-tunes were trained on."""
     return frame[::-1, ::-1]
 
 

@@ -256,7 +256,9 @@ def _device(torch: Any, device: str) -> str:
             )
         if index >= torch.cuda.device_count():
             raise UserError(
-                f"device {device} does not exist", where="model.device", remedy=f"use cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+                f"device {device} does not exist",
+                where="model.device",
+                remedy=f"use cuda:0 to cuda:{torch.cuda.device_count() - 1}",
             )
     return device
 
