@@ -1,0 +1,153 @@
+"""The whole way, for real: LIBERO, the trained checkpoint, taps, trace, facts, checks, diagnosis. Short episodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vladoctor.check import all_faults
+from vladoctor.errors import UserError
+from vladoctor.report.json import run_report
+from vladoctor.result import RunResult
+from vladoctor.runspec import RunSpec, load_run
+from vladoctor.session import replay_session, run_session
+from vladoctor.trace import find_traces, read_episode
+
+pytestmark = [pytest.mark.simulator, pytest.mark.torch]
+
+RUNS = Path(__file__).resolve().parents[1] / "fixtures" / "runs"
+STEPS = 24
+"""Enough for VD402, which looks at 20 queries together."""
+
+AT_ONCE = sorted(
+    name for name, (_, check) in all_faults().items() if check.code != "VD101" and name != "opencv-convention"
+)
+"""Faults that show from the first query on. Those of VD101 have a step of their own; the convention needs a moving arm."""
+
+
+def spec_of(**options: Any) -> RunSpec:
+    return load_run(RUNS / "evidence.yaml").with_options(
+        **{"tasks": ("0",), "episodes": 1, "horizon": STEPS, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def policy() -> Any:
+    from vladoctor.adapters.openvla import load_policy
+
+    return load_policy(RUNS.parent / "tiny-openvla", device="cpu", suite="libero_object", threads=1)
+
+
+@pytest.fixture(scope="module")
+def healthy(policy: Any, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return run_session(spec_of(), out=tmp_path_factory.mktemp("healthy"), policy=policy)
+
+
+def test_a_healthy_loop_is_left_in_peace(healthy: RunResult) -> None:
+    diagnosis = healthy.diagnoses[0]
+    assert [finding.message for finding in diagnosis.findings] == []
+    assert {result.code: result.state for result in diagnosis.results} == dict.fromkeys(("VD101", "VD201", "VD301", "VD401", "VD402", "VD501"), "passed")  # fmt: skip
+    assert diagnosis.episode.outcome.ended == "horizon"
+    assert len(list(diagnosis.episode.queries())) == STEPS
+    assert healthy.exit_status == 0
+
+
+def test_the_trace_gives_the_same_report_again(healthy: RunResult) -> None:
+    assert healthy.folder is not None
+    again = replay_session([healthy.folder], spec=healthy.spec, out=healthy.folder)
+    first, second = run_report(healthy), run_report(again)
+    assert json.dumps(first["episodes"], sort_keys=True) == json.dumps(second["episodes"], sort_keys=True)
+
+
+def fresh_policy() -> Any:
+    from vladoctor.adapters.openvla import load_policy
+
+    return load_policy(RUNS.parent / "tiny-openvla", device="cpu", suite="libero_object", threads=1)
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_a_fault_is_named_first_and_at_once(name: str, tmp_path: Path) -> None:
+    # A policy of its own: some faults change the model.
+    result = run_session(spec_of(), fault=name, out=tmp_path, policy=fresh_policy())
+    headline = result.diagnoses[0].headline
+    assert headline is not None
+    assert headline.code == all_faults()[name][1].code
+    assert headline.first_step <= (20 if headline.code == "VD402" else 1)
+    roots = {finding.code for finding in result.diagnoses[0].findings if not finding.explained_by}
+    assert roots == {headline.code}
+    assert result.exit_status == 1
+
+
+@pytest.mark.parametrize(("name", "first"), [("black-image", -10), ("black-image-late", 30), ("render-thread", -9)])
+def test_lost_frames_are_named_at_the_step_where_they_are_lost(
+    name: str, first: int, policy: Any, tmp_path: Path
+) -> None:
+    result = run_session(spec_of(horizon=34), fault=name, out=tmp_path, policy=policy)
+    headline = result.diagnoses[0].headline
+    assert headline is not None
+    assert (headline.code, headline.first_step) == ("VD101", first)
+
+
+def test_a_loop_that_raises_keeps_its_trace_and_fails_the_run(
+    policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vladoctor.loop import Loop
+
+    act, calls = Loop.act, 0
+
+    def breaks(self: Loop, obs: Any) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise FloatingPointError("the arm is on fire")
+        return act(self, obs)
+
+    monkeypatch.setattr(Loop, "act", breaks)
+    result = run_session(spec_of(), out=tmp_path, policy=policy)
+    episode = read_episode(find_traces(tmp_path)[0])
+    assert result.exit_status == 2
+    assert (episode.outcome.ended, episode.outcome.error) == ("exception", "FloatingPointError: the arm is on fire")
+    assert len(list(episode.queries())) == 5
+
+
+def test_traces_of_an_earlier_run_are_never_overwritten(healthy: RunResult, policy: Any) -> None:
+    assert healthy.folder is not None
+    before = find_traces(healthy.folder)[0].read_bytes()
+    with pytest.raises(UserError, match="already holds traces"):
+        run_session(spec_of(), out=healthy.folder, policy=policy)
+    assert find_traces(healthy.folder)[0].read_bytes() == before
+
+
+def test_a_killed_run_can_be_judged_up_to_its_last_step(tmp_path: Path) -> None:
+    run = tmp_path / "run.yaml"
+    run.write_text((RUNS / "evidence.yaml").read_text().replace("../tiny-openvla", str(RUNS.parent / "tiny-openvla")))
+    command = [sys.executable, "-m", "vladoctor", "diagnose", str(run), "--task", "0", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, "--fault", "flip-vertical"], cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            traces = find_traces(tmp_path / "out", missing_ok=True)
+            if traces and len(list(read_episode(traces[0]).queries())) >= 5:
+                break
+            time.sleep(0.5)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    result = replay_session([tmp_path / "out"])
+    diagnosis = result.diagnoses[0]
+    assert diagnosis.episode.truncated
+    assert len(list(diagnosis.episode.queries())) >= 5
+    assert diagnosis.headline is not None
+    assert diagnosis.headline.code == "VD201"
