@@ -59,18 +59,17 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    # Not the docstring: a raw one keeps the mark that tells click to leave lines as they are.
+    help="Find what quietly breaks the closed loop of a vision-language-action model.\n\n\b\n"
+    "Try it:  vladoctor diagnose demo\n"
+    "Break it on purpose:  vladoctor diagnose demo --fault flip-vertical",
     epilog="Exit status of diagnose and replay: 0 nothing to report, 1 findings, 2 the loop or the tool failed, "
     "3 evidence incomplete.",
 )
 @click.version_option(vladoctor.__version__, prog_name="vladoctor", message="%(prog)s %(version)s")
 @click.option("--traceback", "show_traceback", is_flag=True, help=f"Show where an error comes from (or {DEBUG}=1).")
 def cli(show_traceback: bool) -> None:
-    r"""Find what quietly breaks the closed loop of a vision-language-action model.
-
-    \b
-    Try it:  vladoctor diagnose demo
-    Break it on purpose:  vladoctor diagnose demo --fault flip-vertical
-    """
+    """The program's own options."""
     _debug(show_traceback)
 
 
@@ -206,7 +205,8 @@ def diagnose(
 
             result = run_session(spec, fault=spec.fault, out=folder, progress=progress)
         except UserError as error:
-            _locate(error, spec, {"model.device": "--device" if device else "", "fault": "--fault" if fault else ""})
+            asked = {"model.device": device, "fault": fault, "env.tasks": tasks}
+            _locate(error, spec, {key: f"--{key.rpartition('.')[2].rstrip('s')}" for key in asked if asked[key]})
             raise
         except KeyboardInterrupt:
             progress.finish()

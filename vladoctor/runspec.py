@@ -154,6 +154,11 @@ class RunSpec:
             spec = replace(spec, env=replace(spec.env, episodes=episodes))
         if tasks:
             chosen = tuple(int(task) if task.isdigit() else task for task in tasks)
+            problems += [
+                replace(_missing(Path(task), "--task", "BDDL file"), remedy="paths are relative to the current folder")
+                for task in chosen
+                if isinstance(task, str) and task.endswith(".bddl") and not Path(task).is_file()
+            ]
             spec = replace(spec, env=replace(spec.env, tasks=chosen))
         if horizon is not None:
             spec = replace(spec, env=replace(spec.env, horizon=horizon))
@@ -297,8 +302,8 @@ def _explain(error: Any, whole: str = "something else") -> Iterator[Problem]:
 def _misspelt(name: str, value: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
     """Whether a missing key is there under a wrong name, which is reported by itself."""
     known = schema["properties"]
-    unknown = [key for key in value if key not in known]
-    return any(key.startswith(f"{name}:") or get_close_matches(key.lower(), known, n=1) == [name] for key in unknown)
+    unknown = [str(key) for key in value if key not in known]
+    return any(key.lower().startswith(name) or get_close_matches(key.lower(), known, n=1) == [name] for key in unknown)
 
 
 def _unknown_key(parent: str, name: str, known: Mapping[str, Any]) -> Problem:
@@ -313,7 +318,7 @@ def _unknown_key(parent: str, name: str, known: Mapping[str, Any]) -> Problem:
         hint = f"put a space after the colon: `{head}: ...`"
     elif places:
         hint = f"`{name}` belongs under `{places[0]}`"
-    elif near:
+    elif near or (near := [word for word in known if name.lower().startswith(word)]):
         hint = f"did you mean `{near[0]}`?"
     else:
         hint = f"the keys here are {', '.join(known)}"
@@ -525,8 +530,9 @@ def _check_fault(name: str, key: str) -> list[Problem]:
     faults = all_faults()
     if name in faults:
         return []
-    near = get_close_matches(name.casefold(), faults, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    start = name.casefold()
+    near = get_close_matches(start, faults, n=1) or [known for known in faults if start and known.startswith(start)]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
     return [Problem(key, f"there is no fault {name!r}", f"{hint}see: vladoctor faults --list")]
 
 
