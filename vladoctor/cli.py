@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
@@ -31,6 +33,17 @@ FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 """Exit statuses beside those of `RunResult.exit_status`; the last two as a shell counts SIGINT and SIGPIPE."""
 
 DEBUG = "VLADOCTOR_DEBUG"
+
+_NOT_OURS = {
+    errno.EACCES: "give yourself the right to it, or name another place",
+    errno.EPERM: "give yourself the right to it, or name another place",
+    errno.EROFS: "name a place that can be written to with --out",
+    errno.ENOSPC: "free some space, or name another place with --out",
+    errno.EDQUOT: "free some of your quota, or name another place with --out",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.EIO: "the disk or network drive fails; try again, or use another",
+}
+"""What the operating system refused, and what to do; other errors of its are defects here."""
 
 
 class _Commands(click.Group):
@@ -122,11 +135,23 @@ def _run(argv: Sequence[str] | None) -> int:
         if error.code == 1 and "_VLADOCTOR_COMPLETE" not in os.environ:
             raise BrokenPipeError from None
         raise
-    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a message and a status
-        traceback.print_exc()
-        print(f"error: this is a defect of vladoctor, not of your loop: {type(error).__name__}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            return _defect(error)
+        if os.environ.get(DEBUG, "0") not in ("", "0"):
+            traceback.print_exc()
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place[:300]}{error.strerror}\n  {_NOT_OURS[error.errno]}", file=sys.stderr)
         return FAILED
+    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a message and a status
+        return _defect(error)
     return status if isinstance(status, int) else 0
+
+
+def _defect(error: Exception) -> int:
+    traceback.print_exc()
+    print(f"error: this is a defect of vladoctor, not of your loop: {type(error).__name__}", file=sys.stderr)
+    return FAILED
 
 
 def _debug(asked: bool) -> None:
@@ -406,10 +431,14 @@ def _require_writable(folder: Path) -> None:
         raise UserError("this is a file, not a folder", where=str(folder), remedy="name another with --out")
     while not place.exists():
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
         raise UserError(
-            "the report cannot be written here", where=str(place), remedy="name a folder of yours with --out"
-        )
+            f"the report cannot be written here: {error.strerror}",
+            where=str(place),
+            remedy="name a folder of yours with --out",
+        ) from error
 
 
 def _say_kept(folder: Path) -> None:

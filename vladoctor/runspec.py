@@ -153,7 +153,7 @@ class RunSpec:
         if episodes is not None:
             spec = replace(spec, env=replace(spec.env, episodes=episodes))
         if tasks:
-            chosen = tuple(int(task) if task.isdigit() else task for task in tasks)
+            chosen = tuple(int(task) if task.isdigit() else task for task in dict.fromkeys(tasks))
             problems += [
                 replace(_missing(Path(task), "--task", "BDDL file"), remedy="paths are relative to the current folder")
                 for task in chosen
@@ -215,6 +215,8 @@ def shipped_runs() -> dict[str, Path]:
     folder = Path(str(files("vladoctor.fixtures"))).resolve() / "runs"
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
+
+_MOST_STATES = 10_000
 
 _SECTIONS = ("profile", "checks", "trace", "report")
 
@@ -295,6 +297,8 @@ def _explain(error: Any, whole: str = "something else") -> Iterator[Problem]:
         return
     if error.validator == "minItems":
         yield Problem(key, "the list is empty", f"it must be {expected}")
+    elif error.validator == "maximum" and str(error.validator_value) not in expected:
+        yield Problem(key, f"must be at most {error.validator_value}, not {show(value)}", "use a smaller one")
     else:
         yield Problem(key, f"must be {expected}, not {show(value)}", _nearest_value(value, schema))
 
@@ -368,13 +372,13 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
     problems: list[Problem] = []
     base = file.resolve().parent
     shipped = file.resolve() in shipped_runs().values()
-    model = dict(plain["model"])
+    model = {key: _whole(value) for key, value in plain["model"].items()}
     model["path"] = _input_path(model["path"], base, prefer_current=shipped)
-    env = dict(plain["env"])
+    env = {key: _whole(value) for key, value in plain["env"].items()}
     if "tasks" in env:
         env["tasks"] = _tasks(env["tasks"], base, problems)
     if "init_states" in env:
-        env["init_states"] = _init_states(env["init_states"])
+        env["init_states"] = _init_states(env["init_states"], problems)
     if env.get("assets", "auto") not in ("auto", "real", "stand-in"):
         env["assets"] = str(_input_path(env["assets"], base))
     profile = dict(plain.get("profile", {}))
@@ -391,7 +395,7 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
     if plain.get("fault"):
         problems += _check_fault(plain["fault"], "fault")
     report = dict(plain.get("report", {}))
-    report["folder"] = Path(report.get("folder") or Path("reports") / file.stem).expanduser()
+    report["folder"] = _expanded(report.get("folder") or str(Path("reports") / file.stem))
     raise_problems(problems, shown, positions)
     return RunSpec(
         model=ModelSpec(**model),
@@ -399,7 +403,7 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
         profile=ProfileSpec(**profile),
         checks=checks,
         fault=plain.get("fault"),
-        trace=TraceSpec(**plain.get("trace", {})),
+        trace=TraceSpec(**{key: _whole(value) for key, value in plain.get("trace", {}).items()}),
         report=ReportSpec(**report),
         source=shown,
         positions=positions,
@@ -411,10 +415,19 @@ def _input_path(text: str, base: Path, *, prefer_current: bool = False) -> Path:
 
     Shipped runs live in site-packages, so that a path which is in neither place is reported as in the current folder.
     """
-    path = Path(text).expanduser()
+    path = _expanded(text)
     beside, current = base / path, Path.cwd() / path
     found = current if not beside.exists() and (prefer_current or current.exists()) else beside
     return found.resolve()
+
+
+def _expanded(text: str) -> Path:
+    """The path with `~` replaced where there is such a user; a NUL, which no path can hold, is spelt out."""
+    path = Path(text.replace("\0", "\\0"))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _tasks(tasks: Any, base: Path, problems: list[Problem]) -> tuple[int | str, ...] | str:
@@ -423,14 +436,20 @@ def _tasks(tasks: Any, base: Path, problems: list[Problem]) -> tuple[int | str, 
     listed = tasks if isinstance(tasks, list) else [tasks]
     if "all" in listed:
         problems.append(Problem("env.tasks", "`all` cannot stand in a list", "write `tasks: all`"))
+    if len({str(_whole(task)) for task in listed}) < len(listed):
+        problems.append(Problem("env.tasks", "a task stands here twice", "for more of its episodes use env.episodes"))
     return tuple(
         str(_input_path(task, base)) if isinstance(task, str) and task.endswith(".bddl") else _whole(task)
         for task in listed
     )
 
 
-def _init_states(states: Any) -> tuple[int, ...]:
+def _init_states(states: Any, problems: list[Problem]) -> tuple[int, ...]:
     if isinstance(states, dict):
+        if states["count"] > _MOST_STATES:
+            key = "env.init_states.count"
+            problems.append(Problem(key, f"must be at most {_MOST_STATES}", "LIBERO ships 50 for each task"))
+            return ()
         return tuple(range(int(states["first"]), int(states["first"]) + int(states["count"])))
     return tuple(int(state) for state in (states if isinstance(states, list) else [states]))
 
@@ -548,6 +567,10 @@ def _check_profile(name: str, overrides: Mapping[str, Any]) -> Iterator[Problem]
     # All profiles have the same keys; which one `auto` takes is known only once the model is loaded, minutes later.
     profile = load_profile(names[0] if name == "auto" else name)
     for key, value in overrides.items():
+        if key == "prompt.template" and isinstance(value, str) and not _is_template(value):
+            hint = "write {instruction} where the instruction goes, and {{ and }} for braces"
+            yield Problem(f"profile.overrides.{key}", f"{show(value)} is no template", hint)
+            continue
         try:
             profile.get(key) if name == "auto" else profile.with_overrides({key: value})
         except KeyError:
@@ -558,7 +581,17 @@ def _check_profile(name: str, overrides: Mapping[str, Any]) -> Iterator[Problem]
             yield Problem(f"profile.overrides.{key}", error.what, error.remedy)
 
 
+def _is_template(text: str) -> bool:
+    try:
+        text.format(instruction="")
+    except (LookupError, ValueError, AttributeError):
+        return False
+    return True
+
+
 def _missing(path: Path, key: str, kind: str) -> Problem:
+    if path.exists():
+        return Problem(key, f"{path} is not a {'folder' if path.is_file() else 'file'}", f"name the {kind}")
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, beside, n=1, cutoff=0.7)
     if near:

@@ -52,6 +52,7 @@ WAIT_STEPS = 10
 """Source: openvla/openvla@c8f03f4, experiments/robot/libero/run_libero_eval.py, num_steps_wait."""
 
 _PLACEMENT_ATTEMPTS = 100
+_REAL_ASSETS = "download the data set lerobot/libero-assets from the Hugging Face hub into ~/.cache/libero/assets"
 
 _source: AssetSource | None = None
 _live: weakref.ref[Any] | None = None
@@ -129,8 +130,12 @@ def load_task(suite: str, task: int | str) -> LiberoTask:
     Raises:
         UserError: unknown suite, task or file; broken LIBERO configuration.
     """
-    _prepared()
+    source = _prepared()
     benchmark = _benchmark(suite)
+    if source.kind == "stand-in" and suite != "libero_object":
+        raise UserError(
+            f"the stand-in assets serve libero_object only, not {suite}", where="env.assets", remedy=_REAL_ASSETS
+        )
     names = benchmark.get_task_names()
     if isinstance(task, str) and not task.lstrip("-").isdigit():
         if task in names:
@@ -186,7 +191,7 @@ def make_env(
     if not source.path.is_dir():
         raise UserError("the folder of LIBERO's assets is gone", where=str(source.path), remedy=_assets_remedy())
     envs = _import_libero("libero.libero.envs")
-    with _gl_errors(), _egl_device():
+    with _gl_errors(), _build_errors(source), _egl_device():
         env = envs.OffScreenRenderEnv(
             bddl_file_name=str(task.bddl_file),
             camera_heights=resolution,
@@ -304,8 +309,7 @@ def _find_assets(assets: str, root: Path) -> AssetSource:
 
 def _assets_remedy() -> str:
     return (
-        "download the data set lerobot/libero-assets from the Hugging Face hub into ~/.cache/libero/assets, "
-        "or say `assets: stand-in` to use the stand-ins that come with vladoctor (libero_object only)"
+        f"{_REAL_ASSETS}, or say `assets: stand-in` to use the stand-ins that come with vladoctor (libero_object only)"
     )
 
 
@@ -400,13 +404,37 @@ def _gl_errors() -> Iterator[None]:
     """Turn the many shapes of "no GL library" into one that says which packages to install."""
     try:
         yield
-    except (ImportError, AttributeError, RuntimeError) as error:
-        if isinstance(error, ModuleNotFoundError) or not re.search(r"EGL|libGL|OSMesa|glGetError|gladLoad", str(error)):
+    except Exception as error:  # mujoco.FatalError among others
+        shape = r"EGL|libGL|OSMesa|glGetError|gladLoad|MUJOCO_GL"
+        if isinstance(error, (ModuleNotFoundError, UserError)) or not re.search(shape, str(error)):
             raise
+        chosen = os.environ.get("MUJOCO_GL", "")
+        other = "" if chosen.lower() == "egl" else "set MUJOCO_GL=egl, or leave it unset; if that fails too, "
         raise UserError(
             f"MuJoCo cannot draw without a display: {type(error).__name__}: {error}",
-            where=f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}",
-            remedy=f"on Debian or Ubuntu: apt-get install --no-install-recommends {GL_PACKAGES}",
+            where=f"MUJOCO_GL={chosen}",
+            remedy=f"{other}on Debian or Ubuntu: apt-get install --no-install-recommends {GL_PACKAGES}",
+        ) from error
+
+
+@contextlib.contextmanager
+def _build_errors(source: AssetSource) -> Iterator[None]:
+    """Say which file of the assets is missing, or which cameras there are."""
+    try:
+        yield
+    except ValueError as error:
+        if "camera" not in str(error):
+            raise
+        raise UserError(
+            f"there is no such camera: {error}", where="env.camera", remedy="use agentview, as the official evaluation"
+        ) from error
+    except FileNotFoundError as error:
+        if not str(error.filename or "").startswith(str(source.path)):
+            raise
+        raise UserError(
+            f"the {source.kind} assets do not have what this task needs: no such file",
+            where=str(error.filename),
+            remedy=_assets_remedy(),
         ) from error
 
 
@@ -444,11 +472,13 @@ def _own(suite: str, task: str, official: list[str]) -> LiberoTask:
     if not path.is_file():
         ours = sorted(file.stem for file in (_fixtures() / "bddl").glob("*.bddl"))
         near = get_close_matches(task, official + ours, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
+        names = (
+            f"did you mean {near[0]}? A task is" if near else f"there are {', '.join(official + ours)}; a task is also"
+        )
         raise UserError(
             f"suite {suite} has no task {task!r}, and there is no such BDDL file",
-            where=str(path),
-            remedy=f"{hint}use an index from 0 to {len(official) - 1}, one of {', '.join(official + ours)}, or a path",
+            where=f"task: {path}" if task.endswith(".bddl") else "task",
+            remedy=f"{names} an index from 0 to {len(official) - 1}, or the path of a BDDL file",
         )
     table = path.parent / "scenes.yaml"
     scene = _read_yaml(table).get(path.stem) if table.is_file() else None

@@ -21,6 +21,10 @@ from vladoctor.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
+_STATISTICS = (
+    "copy the file again from the snapshot; it maps a data set's name to {action: {q01: [...], q99: [...]}, ...}"
+)
+
 INSTALL = 'run: pip install "vladoctor[torch]"'
 
 
@@ -107,6 +111,7 @@ def load_policy(
     """
     torch, transformers = _import_torch()
     _check_snapshot(path)
+    statistics = _read_statistics(path / "dataset_statistics.json")
     device = _device(torch, device)
     dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     if threads:
@@ -129,7 +134,8 @@ def load_policy(
             where=str(path),
             remedy="install it; OpenVLA's own files need timm==0.9.10 and transformers==4.40.1",
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
+        # Damaged files raise many things, SafetensorError and UnpicklingError among them; a checkpoint's code anything.
         raise UserError(
             f"the checkpoint cannot be loaded: {type(error).__name__}: {str(error).strip() or 'no message'}",
             where=str(path),
@@ -144,9 +150,8 @@ def load_policy(
             where=f"model.device: {device}",
             remedy="free the GPU, or use dtype bfloat16 (OpenVLA-7B: 14.0 GiB in bfloat16, 28.0 GiB in float32)",
         ) from error
-    statistics = path / "dataset_statistics.json"
-    if statistics.is_file():
-        model.norm_stats = json.loads(statistics.read_text(encoding="utf-8"))
+    if statistics is not None:
+        model.norm_stats = statistics
     return OpenVLAPolicy(
         model=model,
         processor=processor,
@@ -181,7 +186,8 @@ def choose_unnorm_key(norm_stats: dict[str, Any], asked: str | None, suite: str,
     raise UserError(
         f"the checkpoint has no statistics for unnorm_key {candidates[0]!r}",
         where=where,
-        remedy=f"{hint}it has {', '.join(keys)}; statistics of another robot or camera set-up make every motion wrong, "
+        remedy=f"{hint}it has {', '.join(keys) or 'none at all'}; "
+        "statistics of another robot or camera set-up make every motion wrong, "
         "so use a checkpoint that was trained for this suite",
     )
 
@@ -239,6 +245,22 @@ def _check_snapshot(path: Path) -> None:
                 raise UserError(
                     "the weights file is a git-lfs pointer, not weights", where=str(file), remedy="run: git lfs pull"
                 )
+
+
+def _read_statistics(file: Path) -> dict[str, Any] | None:
+    """What un-normalises actions, where a fine-tune has put it beside its weights."""
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"this is not JSON: {error}", where=str(file), remedy=_STATISTICS) from error
+    if not isinstance(content, dict) or not content:
+        raise UserError("no statistics are in this file", where=str(file), remedy=_STATISTICS)
+    for key, entry in content.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("action"), dict):
+            raise UserError(f"the statistics {key!r} have no `action`", where=str(file), remedy=_STATISTICS)
+    return content
 
 
 def _device(torch: Any, device: str) -> str:
