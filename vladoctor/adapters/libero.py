@@ -134,7 +134,9 @@ def load_task(suite: str, task: int | str) -> LiberoTask:
     benchmark = _benchmark(suite)
     if source.kind == "stand-in" and suite != "libero_object":
         raise UserError(
-            f"the stand-in assets serve libero_object only, not {suite}", where="env.assets", remedy=_REAL_ASSETS
+            f"the stand-in assets serve libero_object only, not {suite}",
+            where="env.assets",
+            remedy=f"say libero_object, or {_REAL_ASSETS}",
         )
     names = benchmark.get_task_names()
     if isinstance(task, str) and not task.lstrip("-").isdigit():
@@ -423,10 +425,13 @@ def _build_errors(source: AssetSource) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if "camera" not in str(error):
+        reason = error.__context__ or error  # robosuite raises another over the one that names the cameras
+        if '"camera"' not in str(reason):
             raise
         raise UserError(
-            f"there is no such camera: {error}", where="env.camera", remedy="use agentview, as the official evaluation"
+            f"the camera cannot be used: {reason}",
+            where="env.camera",
+            remedy="use agentview, as the official evaluation",
         ) from error
     except FileNotFoundError as error:
         if not str(error.filename or "").startswith(str(source.path)):

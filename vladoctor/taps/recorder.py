@@ -287,7 +287,7 @@ def _at_once() -> bool:
 
 def _open_statm() -> int | None:
     with suppress(OSError):
-        return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open("/proc/self/statm", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     return None
 
 
