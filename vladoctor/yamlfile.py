@@ -43,6 +43,8 @@ def read_mapping(file: Path, shown: str, keys: Sequence[str]) -> tuple[dict[str,
         document: Any = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         raise _syntax_error(error, text, shown) from error
+    except RecursionError as error:
+        raise UserError("the file is nested too deeply", where=shown, remedy="close the brackets") from error
     except YAMLError as error:
         raise UserError(
             f"this is not YAML: {' '.join(str(error).split())}",
