@@ -1,6 +1,6 @@
 """What watching costs: the reference loop bare and watched, in turns, from the same init state.
 
-    python benchmarks/overhead.py [--json] [--steps N] [--repeats R] [--model FOLDER]
+    python benchmarks/overhead.py [--json] [--steps N] [--repeats R] [--model FOLDER] [--write docs/evidence.md]
 
 Prints the ratio of the median step times, the taps' own time per step, and whether both loops executed the same
 actions. A neighbour on the machine is felt in both, but not evenly: then `ratio_of_fastest`, which compares every step
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import tempfile
 import time
@@ -38,15 +40,46 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL, help="snapshot folder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=None, help="torch's CPU threads")
+    parser.add_argument("--write", type=Path, help="Markdown file whose section `overhead` is replaced")
     arguments = parser.parse_args()
     libero.prepare("stand-in")
     policy = load_policy(arguments.model, device=arguments.device, suite=SUITE, threads=arguments.threads)
     result = measure(policy, arguments.steps, arguments.repeats)
+    if arguments.write:
+        from evidence import write_section
+
+        write_section(arguments.write, "overhead", section(result, policy))
     if arguments.json:
         print(json.dumps(result))
         return
     for name, value in result.items():
         print(f"{name:20s} {value:.4f}" if isinstance(value, float) else f"{name:20s} {value}")
+
+
+def section(result: dict[str, Any], policy: OpenVLAPolicy) -> str:
+    low, high = result["us_added_quartiles"]
+    own, least = result["us_per_step"], result["us_per_step_least"]
+    rows = {
+        "a bare step, median": f"{result['ms_bare']:.1f} ms",
+        "a watched step, median": f"{result['ms_watched']:.1f} ms",
+        "ratio of the medians": f"{result['ratio']:.4f}",
+        "ratio, every step at its fastest": f"{result['ratio_of_fastest']:.4f}",
+        "the taps' own time a step, median (least)": f"{own:.0f} us ({least:.0f})",
+        "added to a step, median (quartiles)": f"{result['us_added_median']:.0f} us ({low} to {high})",
+        "the same actions": "yes" if result["identical_actions"] else "NO",
+        "trace": f"{result['bytes_per_step'] / 1000:.1f} KB a step",
+    }
+    return "\n".join(
+        [
+            f"{policy.path.name} ({policy.image_size} px) on {policy.device}, one camera of 256 px; "
+            f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}; "
+            f"{result['steps']} policy steps bare and as many watched, in turns.",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in rows.items()),
+        ]
+    )
 
 
 def measure(policy: OpenVLAPolicy, steps: int, repeats: int) -> dict[str, Any]:

@@ -199,9 +199,10 @@ def _blind_steps(facts: Facts, model: View, bad: set[int], limits: Mapping[str, 
 def _camera_problem(facts: Facts, group: Sequence[Stretch], limits: Mapping[str, float]) -> Problem:
     stretch, names = group[0], [each.view.camera for each in group]
     severity, consequence = Severity.STOP, "the policy is blind there, and a success rate means nothing"
-    used = facts.profile.get("image.cameras")
-    if used and not set(used) & set(names):
-        severity, consequence = Severity.LOOK, f"this checkpoint uses another camera ({', '.join(used)})"
+    in_use = facts.episode.task.get("camera")
+    used = {*(facts.profile.get("image.cameras") or ()), *([in_use] if in_use else ())}
+    if used and not used & set(names):
+        severity, consequence = Severity.LOOK, f"this checkpoint uses another camera ({', '.join(sorted(used))})"
     elif stretch.steps[-1] < 0:
         severity, consequence = Severity.LOOK, "the policy was not asked at these steps"
     elif stretch.kind == DARK or (stretch.kind == UNIFORM and stretch.longest_run < limits["uniform_run"]):

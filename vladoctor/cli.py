@@ -358,8 +358,13 @@ def _deliver(result: RunResult, folder: Path | None, form: str, *, html: bool) -
     status = result.exit_status
     written: list[Path] = []
     if folder is not None:
-        write_json(result, folder / "report.json")
-        written.append(folder / "report.json")
+        try:
+            write_json(result, folder / "report.json")
+            written.append(folder / "report.json")
+        except OSError as error:
+            print(f"error: report.json could not be written to {folder}: {error.strerror}", file=sys.stderr)
+            print("  judge again with: vladoctor replay TRACES --out FOLDER", file=sys.stderr)
+            status, html = FAILED, False
         if html:
             try:
                 from vladoctor.report.html import write_html

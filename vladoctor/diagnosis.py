@@ -108,15 +108,16 @@ def diagnose(
 
 
 def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[Finding, ...]:
-    """Order findings by cause: by stage, symptoms last; a consequence stands behind the finding that explains it.
+    """Order findings by cause: by stage, mere looks behind, symptoms last; consequences stand behind their cause.
 
-    A finding is explained by the earliest finding that is no symptom and either is named in its check's
-    `explained_by`, or, for a symptom, is any at all. Explanations do not chain: the root carries all.
+    A finding is explained by the earliest root that is no symptom, is at least as severe, and either is named in its
+    check's `explained_by`, or, for a symptom, is any at all. Explanations do not chain: the root carries all.
     """
     by_code = {check.code: check for check in checks}
 
-    def rank(finding: Finding) -> tuple[bool, int, int, str]:
-        return finding.symptom, finding.stage.order, finding.first_step, finding.code
+    def rank(finding: Finding) -> tuple[bool, bool, int, int, str]:
+        mere_look = finding.severity is Severity.LOOK
+        return finding.symptom, mere_look, finding.stage.order, finding.first_step, finding.code
 
     ordered = sorted(findings, key=rank)
     roots: list[Finding] = []
@@ -127,7 +128,10 @@ def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[
             (
                 root
                 for root in roots
-                if root.code != finding.code and not root.symptom and (finding.symptom or root.code in causes)
+                if root.code != finding.code
+                and not root.symptom
+                and root.severity.at_least(finding.severity)
+                and (finding.symptom or root.code in causes)
             ),
             None,
         )

@@ -1,7 +1,12 @@
 """The reference loop: OpenVLA in LIBERO, step for step as the official evaluation runs it.
 
 Source: openvla/openvla@c8f03f4, experiments/robot/libero/run_libero_eval.py, libero_utils.py, robot_utils.py. Where it
-departs: an exception in the loop ends the episode as an error, not as a failure of the policy.
+departs:
+
+* an exception in the loop ends the episode as an error, not as a failure of the policy;
+* one camera is rendered, not LIBERO's two, and the reset cannot spin for ever (adapters.libero);
+* JPEG, Lanczos and crop are Pillow's and numpy's, not TensorFlow's (adapters.image);
+* transformers chooses the attention unless the run file does, and cuDNN is left as it is.
 """
 
 from __future__ import annotations
@@ -28,7 +33,11 @@ HORIZONS: Mapping[str, int] = {
 """Policy steps per episode. Source: run_libero_eval.py:165-175."""
 
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"
-"""Source: openvla_utils.py:163. OpenVLA v0.1 has another."""
+PROMPT_V01 = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. USER: What action should the robot take to {instruction}? ASSISTANT:"
+)
+"""Source of both: openvla_utils.py:24-27,158-163; v0.1 is told from the name of its checkpoint, as there."""
 
 
 @dataclass
@@ -54,11 +63,12 @@ class Stages:
 
 def reference_stages(policy: OpenVLAPolicy, *, center_crop: bool = True) -> Stages:
     """The stages as the official evaluation has them; `center_crop` for checkpoints trained with image augmentation."""
+    template = PROMPT_V01 if "openvla-v01" in policy.path.name else PROMPT
     return Stages(
         orient=image.rotate_180,
         resize=lambda frame: image.resize_lanczos3(image.jpeg_round_trip(frame), policy.image_size),
         crop=image.center_crop if center_crop else lambda frame: frame,
-        prompt=lambda instruction: PROMPT.format(instruction=instruction.lower()),
+        prompt=lambda instruction: template.format(instruction=instruction.lower()),
         query=policy.query,
         command=libero_command,
     )

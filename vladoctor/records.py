@@ -39,6 +39,11 @@ class Frame:
     def full(self) -> np.ndarray | None:
         return self.load_full() if self.load_full else None
 
+    def forget(self) -> None:
+        """Drop the decoded pictures; they are loaded again where they are looked at again."""
+        self.__dict__.pop("thumbnail", None)
+        self.__dict__.pop("full", None)
+
     @property
     def best(self) -> np.ndarray:
         """The full frame where it was kept, else the thumbnail."""

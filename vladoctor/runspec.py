@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -206,6 +206,29 @@ def load_run(path: str | Path) -> RunSpec:
     plain = {key: {} if value is None and key in _SECTIONS else value for key, value in plain.items()}
     raise_problems(_shape_problems(plain), shown, positions)
     return _build(plain, file, shown, positions)
+
+
+def recorded_run(plain: Mapping[str, Any]) -> RunSpec | None:
+    """The run that a trace was made by, from what it holds of `RunSpec.to_json`; None where it holds none.
+
+    Keys that another version knew and this one does not are left out.
+    """
+
+    def part(kind: Any, values: Mapping[str, Any]) -> Any:
+        known = {each.name for each in fields(kind)}
+        return kind(**{name: value for name, value in values.items() if name in known})
+
+    if not {"model", "env"} <= plain.keys():
+        return None
+    return RunSpec(
+        model=part(ModelSpec, {**plain["model"], "path": Path(plain["model"]["path"])}),
+        env=part(EnvSpec, plain["env"]),
+        profile=part(ProfileSpec, plain.get("profile") or {}),
+        checks=part(ChecksSpec, plain.get("checks") or {}),
+        fault=plain.get("fault"),
+        trace=part(TraceSpec, plain.get("trace") or {}),
+        report=part(ReportSpec, {"folder": Path("reports"), **(plain.get("report") or {})}),
+    )
 
 
 def shipped_runs() -> dict[str, Path]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import random
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ from vladoctor.check import Check, all_checks, all_faults
 from vladoctor.diagnosis import Diagnosis, diagnose
 from vladoctor.errors import UserError
 from vladoctor.facts import Facts
+from vladoctor.facts.registration import ELEMENTS
 from vladoctor.profiles import Profile, find_profile, load_profile
 from vladoctor.records import Episode, Outcome
 from vladoctor.result import Progress, RunResult, Silent
+from vladoctor.runspec import recorded_run
 from vladoctor.trace import TraceWriter, find_traces, read_episode
 
 if TYPE_CHECKING:
@@ -64,10 +67,13 @@ def run_session(
         progress.start(len(episodes))
         for task, init_state, number in episodes:
             try:
-                diagnoses.append(runner.run(task, init_state, number))
+                diagnoses.append(runner.run(task, init_state, number, failures))
             except UserError as error:
                 failures.append(f"{task.name}, init state {init_state}: {error}")
                 break
+            except Exception as error:  # noqa: BLE001 - one episode must not cost the report of all others
+                progress.note(traceback.format_exc())
+                failures.append(f"{task.name}, init state {init_state}: {type(error).__name__}: {error}")
     return RunResult(
         spec=spec,
         run={**runner.run_info, "fault": fault or "", "profile": _profile_info(runner.profile)},
@@ -78,7 +84,7 @@ def run_session(
 
 
 def replay_session(traces: Sequence[Path], *, spec: RunSpec | None = None, out: Path | None = None) -> RunResult:
-    """Judge recorded episodes again, with the thresholds, checks and profile of `spec` where one is given.
+    """Judge recorded episodes again, with the checks, thresholds and profile of `spec`, or of their own run.
 
     Args:
         traces: trace files or folders of them.
@@ -89,22 +95,29 @@ def replay_session(traces: Sequence[Path], *, spec: RunSpec | None = None, out: 
     diagnoses: list[Diagnosis] = []
     failures: list[str] = []
     run: dict[str, Any] = {}
-    profile: Profile | None = None
+    shown = spec
     for path in [found for trace in traces for found in find_traces(trace)]:
         try:
             episode = read_episode(path)
         except UserError as error:
             failures.append(str(error))
             continue
-        profile = choose_profile(episode.run, spec)
+        asked = spec or recorded_run(episode.run.get("spec") or {})
+        shown = shown or asked
+        profile = choose_profile(episode.run, asked)
         run = run or {**episode.run, "fault": episode.task.get("fault", ""), "profile": _profile_info(profile)}
-        diagnoses.append(judge(episode, profile, spec))
-    return RunResult(spec=spec, run=run, diagnoses=tuple(diagnoses), folder=out, failures=tuple(failures))
+        diagnoses.append(judge(episode, profile, asked))
+    return RunResult(spec=shown, run=run, diagnoses=tuple(diagnoses), folder=out, failures=tuple(failures))
 
 
 def judge(episode: Episode, profile: Profile, spec: RunSpec | None = None) -> Diagnosis:
     """Judge one recorded episode."""
-    return diagnose(Facts(episode, profile), selected_checks(spec), spec.checks.thresholds if spec else None)
+    diagnosis = diagnose(Facts(episode, profile), selected_checks(spec), spec.checks.thresholds if spec else None)
+    # Decoded pictures are some 7 MB an episode, and a run can have hundreds; reports decode the few that they show.
+    for step in episode.steps:
+        for frame in (*step.frames.values(), *([step.query.image] if step.query and step.query.image else ())):
+            frame.forget()
+    return diagnosis
 
 
 def selected_checks(spec: RunSpec | None) -> tuple[Check, ...]:
@@ -123,7 +136,16 @@ def choose_profile(run: Mapping[str, Any], spec: RunSpec | None = None) -> Profi
     else:
         recorded = run.get("spec", {}).get("env", {}).get("suite", "")
         profile = find_profile(run.get("checkpoint", {}), spec.env.suite if spec is not None else recorded)
-    return profile.with_overrides(spec.profile.overrides) if spec is not None and spec.profile.overrides else profile
+    if spec is not None and spec.profile.overrides:
+        profile = profile.with_overrides(spec.profile.overrides)
+    orientation = profile.get("image.orientation")
+    if orientation is not None and orientation not in ELEMENTS:
+        raise UserError(
+            f"there is no orientation {orientation!r}",
+            where="profile.overrides",
+            remedy=f"image.orientation is one of {', '.join(ELEMENTS)}",
+        )
+    return profile
 
 
 @dataclass
@@ -202,8 +224,8 @@ class _Runner:
             for number in range(self.spec.env.episodes or len(states)):
                 yield task, states[number % len(states)], number
 
-    def run(self, task: LiberoTask, init_state: int, number: int) -> Diagnosis:
-        """Run, record and judge one episode. What the program raises ends up in its outcome."""
+    def run(self, task: LiberoTask, init_state: int, number: int, failures: list[str]) -> Diagnosis:
+        """Run, record and judge one episode. What the program raises ends up in its outcome, what we do in failures."""
         from vladoctor.taps.env import camera_geometry, watch_env
         from vladoctor.taps.policy import watch_policy
         from vladoctor.taps.recorder import Recorder
@@ -261,13 +283,23 @@ class _Runner:
             outcome = loop.run_episode(task.init_states[init_state], on_step)
         except Exception as error:  # noqa: BLE001 - the program's own; kept with its trace and reported
             outcome = Outcome("exception", False, steps, error=f"{type(error).__name__}: {error}")
+            self.progress.note(traceback.format_exc())
         finally:
+            if outcome.ended == "interrupted":
+                outcome = Outcome("interrupted", False, steps)
+            recorder.close(outcome)
             for undo in reversed(detach):
                 undo()
-            recorder.close(outcome)
-        for problem in recorder.errors:
-            self.progress.note(f"{name}: {problem}")
-        diagnosis = judge(read_episode(path), self.profile, self.spec)
+        episode = read_episode(path)
+        problems = [f"{name}: {problem}" for problem in recorder.errors]
+        if episode.truncated:
+            # Recording stopped, the program did not.
+            episode.outcome = outcome
+            failures.extend(problems)
+        else:
+            for problem in problems:
+                self.progress.note(problem)
+        diagnosis = judge(episode, self.profile, self.spec)
         self.progress.episode_end(name, outcome, diagnosis.findings)
         return diagnosis
 

@@ -42,7 +42,8 @@ def center_crop(frame: np.ndarray, area: float = CENTER_CROP_AREA) -> np.ndarray
     """Keep the central `area` share of the frame and resample it bilinearly to the frame's own size.
 
     Follows tf.image.crop_and_resize: corner-aligned sampling, i.e. output row 0 is input row `(1 - s) / 2 * (H - 1)`
-    and the last one `(1 + s) / 2 * (H - 1)`, with s = sqrt(area).
+    and the last one `(1 + s) / 2 * (H - 1)`, with s = sqrt(area). Values are rounded, where TensorFlow's conversion to
+    integers cuts off after adding a little: they differ by one level at most.
     """
     side = math.sqrt(min(max(area, 0.0), 1.0))
     return crop_at(frame, (1.0 - side) / 2.0, (1.0 - side) / 2.0, side)

@@ -177,7 +177,8 @@ def choose_unnorm_key(norm_stats: dict[str, Any], asked: str | None, suite: str,
         UserError: the checkpoint has no such statistics; names those it has.
     """
     keys = sorted(norm_stats)
-    candidates = [asked] if asked else [suite, f"{suite}_no_noops"]
+    wanted = asked or suite
+    candidates = [wanted, f"{wanted}_no_noops"]
     for key in candidates:
         if key in norm_stats:
             return str(key)

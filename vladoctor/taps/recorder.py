@@ -98,6 +98,10 @@ class Recorder:
     def close(self, outcome: Outcome) -> None:
         """End the recording. If it stopped early, it ends without an outcome and will count as truncated."""
         with self.tap:
+            if self.active and (self._query is not None or self._prompt is not None):
+                # What the program was at when it ended, an exception most likely: nothing was executed.
+                self._query = self._query or Query(prompt=self._prompt)
+                self.stepped()
             give_up = perf_counter() + _PATIENCE
             while self._waiting and perf_counter() < give_up and not self._write_finished():
                 sleep(0.001)
