@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,34 @@ def test_the_trace_gives_the_same_report_again(healthy: RunResult) -> None:
     again = replay_session([healthy.folder], spec=healthy.spec, out=healthy.folder)
     first, second = run_report(healthy), run_report(again)
     assert json.dumps(first["episodes"], sort_keys=True) == json.dumps(second["episodes"], sort_keys=True)
+
+
+def test_replay_judges_by_the_run_that_made_the_trace(policy: Any, tmp_path: Path) -> None:
+    spec = spec_of(horizon=3)
+    spec = replace(
+        spec,
+        profile=replace(spec.profile, overrides={"image.orientation": "flip-vertical"}),
+        checks=replace(spec.checks, ignore=("VD402",)),
+        report=replace(spec.report, fail_on="stop"),
+    )
+    result = run_session(spec, out=tmp_path, policy=policy)
+    again = replay_session([tmp_path])
+    assert [finding.code for finding in result.diagnoses[0].findings] == ["VD201"]
+    assert again.diagnoses[0].findings == result.diagnoses[0].findings
+    assert [each.code for each in again.diagnoses[0].results] == [code for code in CODES if code != "VD402"]
+    assert again.fail_on == result.fail_on
+
+
+def test_the_query_that_raises_is_in_the_trace(policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(policy.model, "generate", breaks)
+    result = run_session(spec_of(horizon=3), out=tmp_path, policy=policy)
+    queries = [query for _, query in result.diagnoses[0].episode.queries()]
+    assert result.exit_status == 2
+    assert len(queries) == 1
+    assert str(queries[0].prompt).startswith("In: What action")
 
 
 def fresh_policy() -> Any:

@@ -93,6 +93,9 @@ def main() -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; no exception leaves it."""
+    # Judging multiplies many small matrices; OpenBLAS with a thread for each core takes up to ten times as long for
+    # them. It reads this once, when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller, as in `>&-`

@@ -81,7 +81,7 @@ class ChecksSpec:
 
 @dataclass(frozen=True)
 class TraceSpec:
-    """What is kept: longer side of the thumbnails in pixels, and every how many steps a full frame."""
+    """What is kept: longer side of the thumbnails in pixels, and every how many queries a full frame."""
 
     thumbnail: int = 64
     full_every: int = 25
