@@ -42,7 +42,9 @@ def main() -> None:
     tasks = [str(task) for task in load_run(arguments.run).env.tasks]
     jobs = [(name, task) for name in names for task in tasks]
     with ThreadPoolExecutor(arguments.workers) as pool:
-        reports = list(pool.map(lambda job: report(arguments.run, *job, arguments.out, arguments.episodes), jobs))
+        reports = list(
+            pool.map(lambda job: report(arguments.run, job[0], job[1], arguments.out, arguments.episodes), jobs)
+        )
     rows = [
         row(
             name,
