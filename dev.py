@@ -83,7 +83,8 @@ def set_up(environment: Environment) -> None:
     if environment.stamp.is_file() and environment.stamp.read_text() == digest and environment.python.exists():
         return
     started = time.monotonic()
-    say(f"setting up {environment.folder.name} (once; a few minutes, most of it downloads)")
+    news = "bringing up to date" if environment.folder.exists() else "setting up, once, a few minutes:"
+    say(f"{news} {environment.folder.name}")
     environment.stamp.unlink(missing_ok=True)
     make_venv(environment)
     install_torch(environment)

@@ -92,6 +92,8 @@ def _python(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # A shell that starts tests in the background has its children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
 

@@ -119,10 +119,20 @@ def test_statistics_keep_rotation_visible() -> None:
     table = collect.statistics(episodes)["libero_object"]
     assert (table["num_transitions"], table["num_trajectories"]) == (100, 2)
     action = table["action"]
-    assert action["q01"][3:6] == [-0.1] * 3
-    assert action["q99"][3:6] == [0.1] * 3
+    assert action["q01"][3:6] == pytest.approx(collect.REACH[0][3:6])
+    assert action["q99"][3:6] == pytest.approx(collect.REACH[1][3:6])
+    assert all(low < 0 < high for low, high in zip(action["q01"][3:6], action["q99"][3:6], strict=True))
     assert action["mask"] == [True] * 6 + [False]
     assert all(len(action[key]) == 7 for key in ("mean", "std", "min", "max", "q01", "q99", "mask"))
+
+
+def test_labels_stay_within_reach_and_the_grippers_are_left_alone() -> None:
+    item = episode(0, 50)
+    item["actions"][:, :6] = 1.0
+    item["actions"][:, 6] = 1.0
+    (clipped,) = collect.within_reach([item])
+    assert clipped["actions"][0] == pytest.approx([*collect.REACH[1], 1.0])
+    assert item["actions"][0, 0] == 1.0
 
 
 class TestInTheSimulator:

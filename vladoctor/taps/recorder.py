@@ -195,7 +195,7 @@ class Recorder:
         self._counted_seconds = own
         self._number += 1
         self._frames, self._proprio = {}, {}
-        self._query = self._complete = None
+        self._query = self._complete = self._prompt = None
         self._executed = ()
         self._calls, self._timings, self._memory = [], {}, {}
         if complete is None and not self._waiting:
