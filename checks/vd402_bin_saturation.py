@@ -41,7 +41,8 @@ the extreme bins in its labels: more than a few per cent in a dimension means th
 Silence here says nothing. Where a fault drives a policy is a matter of chance: of eleven faults in one small
 OpenVLA-style policy two raised the share of extreme x, y and z and six lowered it, and of nineteen faults of image and
 weights in two trainings of the reference checkpoint six brought four dimensions to their ends together in the first,
-and none in the second.
+and none in the second. The fault that proves this check, `labels-clipped`, is therefore made at the model's output: it
+answers as a checkpoint would whose labels had been clipped, and is no such checkpoint.
 
 ## References
 
