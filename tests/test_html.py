@@ -274,9 +274,18 @@ def test_gravest_finding_leads_even_where_a_milder_one_is_more_frequent() -> Non
     assert "2 of 3 episodes otherwise: VD402 bin-saturation" in page.words
 
 
+def test_only_a_loop_judged_at_every_stage_is_acquitted_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = [{"name": stage.value, "state": "ok", "codes": "VD000"} for stage in Stage]
+    monkeypatch.setattr(html, "_chain", lambda diagnoses: judged)
+    page = Page(html.render(result(diagnosis(ended="success"))))
+    assert "the loop is as this checkpoint expects; what is left is the policy" in page.words
+
+
 def test_healthy_run_says_so_and_shows_frames_and_actions() -> None:
     page = Page(html.render(result(diagnosis(ended="success"))))
-    assert "Healthy: the loop is as this checkpoint expects; what is left is the policy." in page.words
+    assert "Nothing wrong in what was looked at." in page.words
+    assert "judged by no check:" in page.words
+    assert "what is left is the policy" not in page.words
     assert len(page.all("img")) == 2 * html.STRIP
     assert len([a for a in page.all("svg") if a.get("role") == "img"]) == 7 + 3
     assert "1 of 1 succeeded" in page.words

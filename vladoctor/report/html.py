@@ -152,9 +152,7 @@ def _verdict(result: RunResult) -> Verdict:
                 "none",
                 f"No finding in {episodes}, but in {incomplete or total} of them not all could be looked at.",
             )
-        return Verdict(
-            "ok", "Healthy: the loop is as this checkpoint expects; what is left is the policy.", [_coverage(diagnoses)]
-        )
+        return _acquittal(diagnoses)
     counts = Counter(headline.code for headline in headlines)
     grades = list(Severity)
     gravest = {code: min(grades.index(h.severity) for h in headlines if h.code == code) for code in counts}
@@ -177,6 +175,19 @@ def _verdict(result: RunResult) -> Verdict:
         more,
         finding,
         target,
+    )
+
+
+def _acquittal(diagnoses: Sequence[Diagnosis]) -> Verdict:
+    """The verdict where nothing was found: the whole loop is acquitted only if every stage of it was judged."""
+    unseen = [stage["name"] for stage in _chain(diagnoses) if stage["state"] == "unseen"]
+    if not unseen:
+        words = "Healthy: the loop is as this checkpoint expects; what is left is the policy."
+        return Verdict("ok", words, [_coverage(diagnoses)])
+    return Verdict(
+        "ok",
+        "Nothing wrong in what was looked at.",
+        [_coverage(diagnoses), f"judged by no check: {', '.join(unseen)}"],
     )
 
 
