@@ -52,26 +52,33 @@ class Frame:
 
 @dataclass
 class Query:
-    """One call of the policy, as seen at the model's own boundary.
+    """One call of the policy, as seen at the outermost boundary that a tap knows, and at those inside it.
 
     Attributes:
+        boundary: where it was seen: "predict_action", "generate", "lerobot.select_action", "openpi.infer", "/act" ...
         prompt: text given to the processor; None where only ids could be seen.
         input_ids: ids given to the model (before it appends anything), shape (T,).
         image: what the model was given, un-normalised from `pixel_values` with the first tower's mean and std.
+        more_images: further images of the same query, by the name of their slot.
+        proprio: name -> state values that the policy was given, as given.
         pixel_stats: per channel of `pixel_values` (6 for a fused tower): mean, min, max.
         ids: every id that the model generated in this query, in order.
         action_mass: per generated token, probability mass on the family's action ids.
         margin: per generated token, log-probability of the best id minus that of the second best.
         entropy: per generated token, entropy in nats of the distribution *within* the action ids.
         normalised: what the model's own bin centres give for the last `action_dim` ids, shape (action_dim,).
-        action: what `predict_action` returned, shape (action_dim,).
+        action: what the boundary returned, shape (action_dim,); of a chunk the first row.
+        chunk: all rows of a returned action chunk, shape (rows, action_dim); empty where one action was returned.
         options: keyword arguments of the call that are not tensors (unnorm_key, do_sample ...).
         vision_calls: how often the vision tower ran during this query.
     """
 
+    boundary: str = ""
     prompt: str | None = None
     input_ids: tuple[int, ...] = ()
     image: Frame | None = None
+    more_images: Mapping[str, Frame] = field(default_factory=dict)
+    proprio: Mapping[str, Sequence[float]] = field(default_factory=dict)
     pixel_stats: Mapping[str, Sequence[float]] = field(default_factory=dict)
     ids: tuple[int, ...] = ()
     action_mass: tuple[float, ...] = ()
@@ -79,6 +86,7 @@ class Query:
     entropy: tuple[float, ...] = ()
     normalised: tuple[float, ...] | None = None
     action: tuple[float, ...] | None = None
+    chunk: tuple[tuple[float, ...], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     vision_calls: int | None = None
 
@@ -129,6 +137,7 @@ class Episode:
         task: suite, task_id, name, language, init_state, seed, episode, horizon, fault (name or ""), and `cameras`:
             name -> {"position": 3 metres, "rotation": 9 (row-major camera-to-world, MuJoCo axes: x right, y up,
             looking along -z), "fovy_deg": vertical field of view, "height", "width"}, from the simulator.
+        notes: what could not be recorded and why, one sentence each.
         truncated: the recording ends without its closing record (killed, or the disk was full).
     """
 
@@ -138,12 +147,17 @@ class Episode:
     outcome: Outcome
     truncated: bool = False
     source: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def name(self) -> str:
-        """For example "task0-init30-ep0"; own tasks are labelled with their BDDL file's name."""
+        """For example "task0-init30-ep0"; own tasks are labelled with their BDDL file's name.
+
+        Episodes of a loop that is not ours have no number of an init state: "alphabet-soup-ep3".
+        """
         label = self.task.get("label") or f"task{self.task.get('task_id', '?')}"
-        return f"{label}-init{self.task.get('init_state', '?')}-ep{self.task.get('episode', 0)}"
+        start = f"-init{self.task['init_state']}" if self.task.get("init_state") is not None else ""
+        return f"{label}{start}-ep{self.task.get('episode', 0)}"
 
     def policy_steps(self) -> Iterator[Step]:
         """Steps from the first query on."""

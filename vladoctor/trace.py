@@ -9,11 +9,12 @@ viewers can seek; one that was not is read from front to back.
 Pictures are `foxglove.CompressedImage` in Protobuf, everything else is JSON with a schema, so Foxglove, Rerun and the
 plain `mcap` package open a trace without this one:
 
-    /run, /task                 once, at the start
+    /run, /task                 at the start, and again where something was learnt later: the last one counts
     /camera/<name>/thumbnail    JPEG, every step: the observation before its action
     /camera/<name>/full         PNG, at the first query and at every `full_every`-th one after it
     /model/image/thumbnail      JPEG, every query: what the model was given
     /model/image/full           PNG, as above
+    /model/<slot>/...           the same of a query's further images
     /step                       `records.Step` without its pictures
     /outcome                    once, at the end; a file without it is truncated
 
@@ -235,6 +236,18 @@ class TraceWriter:
         """Whether the next step with a query will be written with its full frames, as far as it has them."""
         return self.queries % self.full_every == 0 if self.full_every > 0 else self.queries == 0
 
+    def describe(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> None:
+        """Say again what holds for run and episode; it replaces what was said at the start.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._check_open()
+        self._tick()
+        self._add_json("/run", "vladoctor.Run", run)
+        self._add_json("/task", "vladoctor.Task", task)
+        self._mcap.commit(self._time)
+
     def write_step(self, step: Step) -> None:
         """Write one step. When this returns, the death of the process can no longer lose it.
 
@@ -253,14 +266,19 @@ class TraceWriter:
             self._add_frame(f"/camera/{camera}", camera, frame, full)
         if step.query is not None and step.query.image is not None:
             self._add_frame("/model/image", "model", step.query.image, full)
+        for slot, frame in (step.query.more_images if step.query is not None else {}).items():
+            self._add_frame(f"/model/{slot}", slot, frame, full)
         self._add_json("/step", "vladoctor.Step", _step_record(step))
         self._mcap.commit(self._time)
         self._intact = True
         self.steps += 1
         self.queries += step.query is not None
 
-    def close(self, outcome: Outcome | None = None) -> None:
+    def close(self, outcome: Outcome | None = None, notes: Sequence[str] = ()) -> None:
         """End the recording with its closing record and the index; without an outcome it will count as interrupted.
+
+        Args:
+            notes: what could not be recorded and why; kept with the outcome.
 
         Closing again does nothing. After a step that could not be written the file is left as it is.
 
@@ -273,11 +291,15 @@ class TraceWriter:
             if self._intact:
                 self._tick()
                 if outcome is not None:
-                    self._add_json("/outcome", "vladoctor.Outcome", vars(outcome))
+                    self._add_json("/outcome", "vladoctor.Outcome", {**vars(outcome), "notes": list(notes)})
                     self._mcap.commit(self._time)
                 self._mcap.finish()
         finally:
             self._mcap.close()
+
+    def abandon(self) -> None:
+        """Write nothing more: in a forked process, whose parent goes on writing."""
+        self._mcap.close()
 
     def _check_open(self) -> None:
         if self._mcap.closed or not self._intact:
@@ -326,6 +348,7 @@ def read_episode(path: Path | str) -> Episode:
     run: Mapping[str, Any] = {}
     task: Mapping[str, Any] = {}
     outcome: Outcome | None = None
+    notes: Sequence[str] = ()
     steps: list[Step] = []
     images: dict[str, bytes] = {}
     for topic, message in _messages(data):
@@ -341,6 +364,7 @@ def read_episode(path: Path | str) -> Episode:
         elif topic == "/outcome":
             record = decode_json(message)
             outcome = Outcome(record["ended"], record["success"], record["steps"], record.get("error", ""))
+            notes = record.get("notes", ())
     _renumber(steps)
     return Episode(
         run,
@@ -349,6 +373,7 @@ def read_episode(path: Path | str) -> Episode:
         outcome or Outcome("interrupted", False, sum(step.number >= 0 for step in steps)),
         truncated=outcome is None,
         source=str(path),
+        notes=tuple(notes),
     )
 
 
@@ -607,11 +632,21 @@ def _step_record(step: Step) -> dict[str, Any]:
     if step.success is not None:
         record["success"] = step.success
     if step.query is not None:
-        query = {name: value for name, value in vars(step.query).items() if value is not None}
+        query = {
+            name: value
+            for name, value in vars(step.query).items()
+            if value is not None and (value or name not in _OPTIONAL)
+        }
         if step.query.image is not None:
             query["image"] = _frame_record(step.query.image)
+        if step.query.more_images:
+            query["more_images"] = {slot: _frame_record(frame) for slot, frame in step.query.more_images.items()}
         record["query"] = query
     return record
+
+
+_OPTIONAL = ("boundary", "more_images", "proprio", "chunk")
+"""Fields of a query that are left out of a trace where they are empty."""
 
 
 def _frame_record(frame: Frame) -> dict[str, Any]:
@@ -649,9 +684,16 @@ def _read_query(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Query
         return _numbers(record[name]) if name in record else None
 
     return Query(
+        boundary=record.get("boundary", ""),
         prompt=record.get("prompt"),
         input_ids=tuple(record.get("input_ids", ())),
         image=_read_frame(record["image"], images, "/model/image") if "image" in record else None,
+        more_images={
+            slot: frame
+            for slot, facts in record.get("more_images", {}).items()
+            if (frame := _read_frame(facts, images, f"/model/{slot}")) is not None
+        },
+        proprio={name: _numbers(values) for name, values in record.get("proprio", {}).items()},
         pixel_stats={name: _numbers(values) for name, values in record.get("pixel_stats", {}).items()},
         ids=tuple(record.get("ids", ())),
         action_mass=_numbers(record.get("action_mass", ())),
@@ -659,6 +701,7 @@ def _read_query(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Query
         entropy=_numbers(record.get("entropy", ())),
         normalised=optional("normalised"),
         action=optional("action"),
+        chunk=tuple(_numbers(row) for row in record.get("chunk", ())),
         options=record.get("options", {}),
         vision_calls=record.get("vision_calls"),
     )
@@ -850,9 +893,12 @@ def _schemas() -> dict[str, Schema]:
     frame = _object({"height": integer, "width": integer, "minimum": number, "maximum": number})
     query = _object(
         {
+            "boundary": string,
             "prompt": string,
             "input_ids": integers,
             "image": frame,
+            "more_images": _object(),
+            "proprio": _object(),
             "pixel_stats": _object({"mean": numbers, "min": numbers, "max": numbers}),
             "ids": integers,
             "action_mass": numbers,
@@ -879,7 +925,15 @@ def _schemas() -> dict[str, Schema]:
             "memory": _object(),
         }
     )
-    outcome = _object({"ended": string, "success": boolean, "steps": integer, "error": string})
+    outcome = _object(
+        {
+            "ended": string,
+            "success": boolean,
+            "steps": integer,
+            "error": string,
+            "notes": {"type": "array", "items": string},
+        }
+    )
     described = {"Run": _object(), "Task": _object(), "Step": step, "Outcome": outcome}
     schemas = [("foxglove.CompressedImage", "protobuf", _image_schema())]
     schemas += [(f"vladoctor.{name}", "jsonschema", json.dumps(of).encode()) for name, of in described.items()]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-from vladoctor.taps.recorder import Recorder, describe, numbers, undo_all, wrap
+from vladoctor.taps.patch import undo_all, wrap
+from vladoctor.taps.recorder import Recorder, describe, numbers
 
 PROPRIO = (
     "robot0_eef_pos",

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.records import Query
-from vladoctor.taps.recorder import Recorder, describe, numbers, undo_all, wrap
+from vladoctor.taps.patch import undo_all, wrap
+from vladoctor.taps.recorder import Recorder, describe, numbers
 from vladoctor.trace import Picture, area_average, picture
 
 if TYPE_CHECKING:
@@ -386,7 +387,6 @@ class _ModelImages:
     """What the model was given as an image, and its statistics by channel."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], recorder: Recorder) -> None:
-        self.writer = recorder.writer
         self.recorder = recorder
         self.known = len(mean) >= 3 and len(std) >= 3
         self.mean, self.std = ([float(value) for value in values[:3]] for values in (mean, std))
@@ -400,18 +400,18 @@ class _ModelImages:
         import torch
 
         height, width = int(pixels.shape[1]), int(pixels.shape[2])
-        factor = -(-max(height, width) // self.writer.thumbnail)
+        factor = -(-max(height, width) // self.recorder.thumbnail)
         image = self.known and pixels.shape[0] >= 3
         small = image and not (height % factor or width % factor)
         # Where whole pixels do not make up its blocks, the thumbnail is made of the full image.
-        full = image and (self.writer.full_due or not small)
+        full = image and (self.recorder.full_due or not small)
         taken: dict[str, np.ndarray] = {}
 
         def finish() -> None:
             low, high = taken["low"].tolist(), taken["high"].tolist()
             asked.query.pixel_stats = {"mean": taken["mean"].tolist(), "min": low, "max": high}
             if image:
-                thumbnail = taken["small"] if small else area_average(taken["full"], self.writer.thumbnail)
+                thumbnail = taken["small"] if small else area_average(taken["full"], self.recorder.thumbnail)
                 asked.query.image = self.picture(thumbnail, (height, width), taken.get("full"), low, high)
 
         if pixels.is_cuda:

@@ -11,11 +11,11 @@ Rules that hold for every tap:
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from threading import RLock
 from time import perf_counter, sleep
 from types import TracebackType
 from typing import Any
@@ -42,16 +42,17 @@ class Recorder:
         errors: why recording stopped, or what could not be recorded; one sentence each.
         active: whether the taps still record.
         tap: context for a tap's own code: measures its time and keeps its exceptions from the program.
-        own_seconds: time spent in taps so far.
+
+    Args:
+        tap: of several recorders in one program, which share it.
     """
 
-    def __init__(self, writer: TraceWriter) -> None:
+    def __init__(self, writer: TraceWriter, tap: Guard | None = None) -> None:
         self.writer = writer
         self.errors: list[str] = []
         self.active = True
-        self.tap = _Guard(self)
-        self.own_seconds = 0.0
-        self._counted_seconds = 0.0
+        self.tap = tap or Guard(self._failed)
+        self._counted_seconds = self.tap.seconds
         self._detach: list[Callable[[], None]] = []
         self._marks: dict[str, float] = {}
         self._statm = _open_statm()
@@ -66,6 +67,21 @@ class Recorder:
         self._timings: dict[str, float] = {}
         self._memory: dict[str, int] = {}
         self._waiting: list[tuple[Step, Callable[[], bool]]] = []
+
+    @property
+    def own_seconds(self) -> float:
+        """Time spent in taps so far."""
+        return self.tap.seconds
+
+    @property
+    def thumbnail(self) -> int:
+        """Longest side of a thumbnail in pixels."""
+        return self.writer.thumbnail
+
+    @property
+    def full_due(self) -> bool:
+        """Whether the next query's full frames will be kept."""
+        return self.writer.full_due
 
     def attach(self, undo: Callable[[], None]) -> Callable[[], None]:
         """Register how to remove a tap; returns a call that does it, once."""
@@ -109,7 +125,7 @@ class Recorder:
                 self.writer.write_step(step)
             self._waiting.clear()
         with self.tap:
-            self.writer.close(outcome if self.active else None)
+            self.writer.close(outcome if self.active else None, self.errors)
         self.active = False
         if self._statm is not None:
             os.close(self._statm)
@@ -133,10 +149,14 @@ class Recorder:
         self._frames = {}
         for camera, frame in frames.items():
             try:
-                self._frames[camera] = capture(frame, self.writer.thumbnail, keep=self.writer.full_due)
+                self._frames[camera] = capture(frame, self.thumbnail, keep=self.full_due)
             except (ValueError, AttributeError) as error:
                 self.note(f"camera {camera} is not recorded: {error}")
         self._proprio = {name: numbers(values) for name, values in proprio.items()}
+
+    def see(self, frames: Mapping[str, Picture], proprio: Mapping[str, tuple[float, ...]]) -> None:
+        """The observation before the step that is going on, taken already."""
+        self._frames, self._proprio = dict(frames), dict(proprio)
 
     def prompted(self, prompt: str | None) -> None:
         """The text that the processor is given."""
@@ -154,7 +174,7 @@ class Recorder:
         """
         if self._query is not None:
             self._calls.append({"call": "predict_action", "superseded": True})
-        query.prompt, self._prompt = self._prompt, None
+        query.prompt, self._prompt = (query.prompt if self._prompt is None else self._prompt), None
         self._query, self._complete = query, complete
         self._memory.update(memory or {})
 
@@ -212,6 +232,9 @@ class Recorder:
         """Remember when control went back to the program."""
         self._marks[moment] = perf_counter()
 
+    def _failed(self, error: Exception) -> None:
+        self.stop(f"recording stopped after {self.writer.steps} steps: {describe(error)}")
+
     def _since(self, moment: str, stage: str) -> None:
         began = self._marks.pop(moment, None)
         if began is not None:
@@ -224,48 +247,42 @@ class Recorder:
         return not self._waiting
 
 
-class _Guard:
-    """Context of a tap's own code. Not to be nested."""
+class Guard:
+    """Context of the taps' own code: measures its time, keeps its exceptions from the program, lets in one thread.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    Not to be nested.
+
+    Attributes:
+        seconds: spent inside so far.
+        began: when the last one began, by `perf_counter`.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._failed = failed
+        self._lock = RLock()
+        self.seconds = 0.0
         self.began = 0.0
 
     def spent(self) -> float:
-        """Seconds in taps, up to now."""
-        return self._recorder.own_seconds + perf_counter() - self.began
+        """Seconds up to now, from inside."""
+        return self.seconds + perf_counter() - self.began
 
     def __enter__(self) -> None:
+        self._lock.acquire()
         self.began = perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._recorder.own_seconds += perf_counter() - self.began
-        # KeyboardInterrupt and SystemExit are meant for the program, wherever they strike.
-        if not isinstance(error, Exception):
-            return False
-        self._recorder.stop(f"recording stopped after {self._recorder.writer.steps} steps: {describe(error)}")
-        return True
-
-
-def wrap(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
-    """Replace an attribute of one object by `make(attribute)`; returns the call that puts it back."""
-    absent = object()
-    before = vars(owner).get(name, absent)
-    original = getattr(owner, name)
-    wrapper = functools.wraps(original)(make(original))
-    setattr(owner, name, wrapper)
-
-    def undo() -> None:
-        if vars(owner).get(name) is not wrapper:
-            return
-        if before is absent:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
-
-    return undo
+        self.seconds += perf_counter() - self.began
+        try:
+            # KeyboardInterrupt and SystemExit are meant for the program, wherever they strike.
+            if not isinstance(error, Exception):
+                return False
+            self._failed(error)
+            return True
+        finally:
+            self._lock.release()
 
 
 def numbers(values: Any) -> tuple[float, ...]:
@@ -277,12 +294,6 @@ def numbers(values: Any) -> tuple[float, ...]:
 def describe(error: BaseException) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {error}"
-
-
-def undo_all(undo: Sequence[Callable[[], None]]) -> None:
-    """Undo in the reverse order."""
-    for call in reversed(undo):
-        call()
 
 
 def _at_once() -> bool:

@@ -1,0 +1,49 @@
+"""robosuite's environments, below all wrappers: `reset`, `step`, and the success predicate where the program asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from vladoctor.taps.env import PROPRIO, camera_geometry
+from vladoctor.taps.environments import EnvAdapter, Transition, gym_transition, pictures
+from vladoctor.taps.libraries.environment import tap
+from vladoctor.taps.patch import Undo, wrap_classes
+
+
+def read_step(result: Any) -> Transition:
+    """As in old Gym; `done` is the horizon, and for LIBERO's environments (`libero.py`) success."""
+    return gym_transition(result)
+
+
+def proprio(observation: Any) -> dict[str, Any]:
+    """The gripper's pose, opening and the joints: metres, quaternion xyzw, radians."""
+    return {name: observation[name] for name in PROPRIO if name in observation}
+
+
+def describe(env: Any) -> Mapping[str, Any]:
+    """What holds for an episode: cameras and their geometry, control rate, horizon."""
+    cameras = [str(name) for name in getattr(env, "camera_names", ()) or ()]
+    return {
+        "name": type(env).__name__,
+        "label": type(env).__name__,
+        "cameras": camera_geometry(env, cameras) if getattr(env, "use_camera_obs", False) else {},
+        "control_freq": getattr(env, "control_freq", None),
+        "environment_horizon": getattr(env, "horizon", None),
+    }
+
+
+ADAPTER = EnvAdapter("robosuite", read_step=read_step, frames=pictures, proprio=proprio, describe=describe)
+
+
+def _hook(module: ModuleType) -> Sequence[Undo]:
+    makers = {
+        "reset": tap(ADAPTER, "reset"),
+        "step": tap(ADAPTER, "step"),
+        "_check_success": tap(ADAPTER, "call", "check_success"),
+    }
+    return [wrap_classes(module.MujocoEnv, makers)]
+
+
+HOOKS = {"robosuite.environments.base": _hook}
