@@ -21,7 +21,8 @@ from PIL import Image  # noqa: E402
 from vladoctor.adapters.openvla import OpenVLAPolicy, load_policy  # noqa: E402
 from vladoctor.records import Episode, Outcome, Query  # noqa: E402
 from vladoctor.taps.env import camera_geometry, watch_env  # noqa: E402
-from vladoctor.taps.policy import ACTION_IDS, _TokenStatistics, watch_policy  # noqa: E402
+from vladoctor.taps.measure import TokenStatistics  # noqa: E402
+from vladoctor.taps.policy import ACTION_IDS, watch_policy  # noqa: E402
 from vladoctor.taps.recorder import CALLS, Recorder  # noqa: E402
 from vladoctor.trace import TraceWriter, area_average, read_episode  # noqa: E402
 
@@ -286,7 +287,7 @@ def test_token_statistics(shift: float, scale: float, peak: int | None) -> None:
         for one in logits:
             one[0, 0, peak] += 20.0 * scale
     before = [one.clone() for one in logits]
-    mass, margin, entropy = _TokenStatistics(*ACTION_IDS).on_cpu(logits)
+    mass, margin, entropy = TokenStatistics(*ACTION_IDS).on_cpu(logits)
     assert all(torch.equal(one, other) for one, other in zip(logits, before, strict=True))
     found = Query(action_mass=tuple(mass), margin=tuple(margin), entropy=tuple(entropy))
     check_statistics(found, torch.cat(logits)[:, 0].double())
@@ -298,7 +299,7 @@ def test_logits_of_a_broken_model_raise_no_warning() -> None:
     one[0, 0, 7] = 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mass, margin, _ = _TokenStatistics(*ACTION_IDS).on_cpu([nothing, wild, one])
+        mass, margin, _ = TokenStatistics(*ACTION_IDS).on_cpu([nothing, wild, one])
     assert np.isnan(mass[0])
     assert (mass[2], margin[2]) == (0.0, float("inf"))
 
