@@ -133,7 +133,7 @@ def needed_element(facts: Facts, camera: str, expected: str) -> str:
 
     That is the profile's element, unless the frames are known to come another way up than usual.
     """
-    usual = usual_view(str(facts.episode.task.get("suite") or ""))
+    usual = usual_view(facts)
     view = raw_view(facts, camera)
     return between(view.element, compose(usual, expected)) if usual and view.decisive else expected
 

@@ -24,16 +24,11 @@ import numpy as np
 
 from vladoctor.facts.frames import EEF
 from vladoctor.facts.registration import ELEMENTS, apply, grey
+from vladoctor.profiles import ENVIRONMENTS, environment_profile, load_profile
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
     from vladoctor.records import Step
-
-USUAL_VIEW: Mapping[str, str] = {"libero": "flip-vertical"}
-"""First part of a suite's name -> element that carries the true view to the raw frame as the environment is shipped.
-
-Profiles state `image.orientation` against that frame. LIBERO: rows from the bottom up, not mirrored (robosuite 1.4.0
-macros.py:28 and environments/robot_env.py:391,413-415; bit-equal to mujoco.Renderer after [::-1], both cameras)."""
 
 MIN_PAIRS = 5
 """Pairs of moments from which there is an answer."""
@@ -101,9 +96,21 @@ class RawView:
 _views: weakref.WeakKeyDictionary[Facts, dict[str, RawView]] = weakref.WeakKeyDictionary()
 
 
-def usual_view(suite: str) -> str | None:
-    """The element that carries the true view to a suite's raw frame as it is shipped; None where not known."""
-    return next((element for start, element in USUAL_VIEW.items() if suite.startswith(start)), None)
+def usual_view(facts: Facts) -> str | None:
+    """The element that carries the true view to the raw frame as the environment is shipped; None where not known.
+
+    Profiles state `image.orientation` against that frame. It is `environment.raw_view`: of a user's own profile or
+    override if that says anything, else of the suite's environment, whichever environment the profile was made for.
+    """
+    key, profile = "environment.raw_view", facts.profile
+    shipped = {load_profile(name).source(key) for name in ENVIRONMENTS.values()}
+    if not profile.states(key) or profile.source(key) in shipped:
+        name = environment_profile(facts.episode.task.get("suite"))
+        if not name:
+            return None
+        profile = load_profile(name)
+    element: str | None = profile.get(key)
+    return element
 
 
 def raw_view(facts: Facts, camera: str) -> RawView:

@@ -123,11 +123,16 @@ def words_of(prompt: str, template: str) -> str | None:
 
 
 def followed_profile(prompt: str, than: Profile) -> str | None:
-    """Name of another profile whose template the prompt follows, whatever surrounds it."""
-    own = than.get("prompt.template")
-    for name in profile_names():
+    """Name of another profile whose template the prompt follows, whatever surrounds it.
+
+    Several families share a template: a relative of the profile is named first, then the one with the shortest name.
+    A template without words of its own, which any prompt follows, is none to be named.
+    """
+    own, family = than.get("prompt.template"), than.name.partition("-")[0]
+    for name in sorted(profile_names(), key=lambda known: (known.partition("-")[0] != family, len(known))):
         template = load_profile(name).get("prompt.template")
-        if template and template != own and instruction_in(prompt.strip(), template) is not None:
+        words = template and template.replace(SLOT, "").strip()
+        if words and template != own and instruction_in(prompt.strip(), template) is not None:
             return name
     return None
 

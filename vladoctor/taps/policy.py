@@ -1,4 +1,4 @@
-"""Watches an OpenVLA-like policy at the libraries' own boundaries: processor, `predict_action`, `generate`, the head."""
+"""Watches an OpenVLA-like policy at the libraries' own boundaries: processor, `predict_action`, `generate`, head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vladoctor.taps.patch import undo_all, wrap
 from vladoctor.taps.recorder import Recorder, describe, numbers
 
 if TYPE_CHECKING:
-    pass
+    from vladoctor.records import Query
 
 ACTION_IDS = (31744, 31999)
 """First and last action id of OpenVLA. Source: openvla/openvla@c8f03f4, modeling_prismatic.py:504."""
