@@ -324,22 +324,83 @@ def explain(code: str) -> None:
         print(page, end="")
 
 
-@cli.command(short_help="List or print what checkpoints expect.")
-@click.argument("name", required=False)
+class _Profiles(click.Group):
+    """A word that is no command of its own is the name of a profile to show."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+
+
+@cli.group(
+    cls=_Profiles,
+    invoke_without_command=True,
+    short_help="List, print or write what checkpoints expect.",
+    subcommand_metavar="[NAME | new TRACE...]",
+)
+@_json_option
 @_traceback_option
-def profiles(name: str | None) -> None:
-    """List the profiles of what checkpoints expect, or print one: each value with its source."""
+@click.pass_context
+def profiles(ctx: click.Context, as_json: bool) -> None:
+    """List the profiles of what checkpoints expect; print one (NAME, or a file of your own); or write one (new)."""
+    ctx.obj = as_json
+    if ctx.invoked_subcommand is not None:
+        return
     from vladoctor.profiles import load_profile, profile_names
 
-    if name is None:
-        _print_columns([(known, load_profile(known).summary) for known in profile_names()])
-        return
+    rows = [(known, load_profile(known).summary) for known in profile_names()]
+    if as_json:
+        _print_json([{"name": known, "summary": summary} for known, summary in rows])
+    else:
+        _print_columns(rows)
+
+
+@profiles.command("show", short_help="Print a profile (also without this word).")
+@click.argument("name")
+@_json_option
+@_traceback_option
+@click.pass_context
+def show_profile(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Print a profile: each value with its source. NAME is one of `vladoctor profiles`, or a file of your own."""
+    from vladoctor.profiles import load_profile
+
     profile = load_profile(name)
+    if as_json or ctx.obj:
+        entries = {key: {"value": profile.get(key), "source": profile.source(key)} for key in profile.values}
+        about = {"name": profile.name, "summary": profile.summary, "inherits": list(profile.inherits)}
+        _print_json({**about, "values": entries})
+        return
     print(f"{profile.name}: {profile.summary}")
+    if profile.inherits:
+        print(f"inherits {', '.join(profile.inherits)}")
     for key in profile.values:
         value = profile.get(key)
         print(f"\n{key}: {'null (nothing is expected)' if value is None else _compact(value)}")
         print(f"  {profile.source(key)}")
+
+
+@profiles.command("new", short_help="Write a profile of your own from healthy traces.")
+@click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRACE...")
+@click.option("--name", required=True, help="Name of the profile, such as my-robot.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write; NAME.yaml by default.")
+@_traceback_option
+def new_profile(traces: tuple[Path, ...], name: str, out: Path | None) -> None:
+    """Write a profile of your own, measured from traces of a loop that works: trace files, or folders of them.
+
+    It inherits the profile that fits the checkpoint, and holds what the traces show. Use it with
+    `profile: {name: FILE}` in a run file.
+    """
+    from vladoctor.profiles.new import write_profile
+
+    written = write_profile(traces, name, out)
+    for warning in written.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    _print_columns([(key, _compact(value)) for key, value in written.measured.items()])
+    print(f"Profile: {written.file}")
 
 
 @cli.command(short_help="Print a JSON Schema.")
@@ -464,6 +525,12 @@ def _split(values: Sequence[str]) -> list[str]:
 
 def _compact(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
+
+
+def _print_json(document: Any) -> None:
+    import json
+
+    print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def _print_columns(rows: Sequence[Sequence[str]]) -> None:

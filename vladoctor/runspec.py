@@ -579,10 +579,16 @@ def _check_fault(name: str, key: str) -> list[Problem]:
 
 
 def _check_profile(name: str, overrides: Mapping[str, Any]) -> Iterator[Problem]:
-    from vladoctor.profiles import load_profile, profile_names
+    from vladoctor.profiles import is_file_name, load_profile, profile_names
 
     names = profile_names()
-    if name != "auto" and name not in names:
+    if is_file_name(name):
+        try:
+            load_profile(name)
+        except UserError as error:
+            yield Problem("profile.name", f"{error.where}: {error.what}", error.remedy)
+            return
+    elif name != "auto" and name not in names:
         near = get_close_matches(name, ["auto", *names], n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         yield Problem("profile.name", f"there is no profile {name!r}", f"{hint}there are auto, {', '.join(names)}")
