@@ -91,7 +91,7 @@ def set_up(environment: Environment) -> None:
     torch = installed(environment)["torch"]
     say(f"everything in requirements/{environment.pins.name}")
     pip(environment, "install", "--requirement", environment.pins, "--constraint", REQUIREMENTS / "torch.txt")
-    say("robosuite, bddl and hf-libero (200 MB), without what they ask for")
+    say("robosuite, bddl, hf-libero (200 MB) and openpi-client, without what they ask for")
     pip(environment, "install", "--no-deps", "--requirement", REQUIREMENTS / "libero.txt")
     pip(environment, "install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
     check_torch(environment, torch)

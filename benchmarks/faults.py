@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     arguments = parser.parse_args()
     names = arguments.faults or [HEALTHY, *all_faults()]
-    tasks = [str(task) for task in load_run(arguments.run).env.tasks]
+    tasks = [str(task) for task in load_run(arguments.run).own_loop()[1].tasks]
     jobs = [(name, task) for name in names for task in tasks]
     with ThreadPoolExecutor(arguments.workers) as pool:
         reports = list(

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/held-out"))
     parser.add_argument("--write", type=Path, help="Markdown file whose section `policy` is replaced")
     arguments = parser.parse_args()
-    tasks = load_run(RUN).env.tasks
+    tasks = load_run(RUN).own_loop()[1].tasks
     with ThreadPoolExecutor(arguments.workers) as pool:
         reports = list(pool.map(lambda task: report(RUN, HEALTHY, str(task), arguments.out, None), tasks))
     text = section(reports)

@@ -343,6 +343,7 @@ CHECK = Check(
     name="black-image",
     stage=Stage.RENDER,
     judge=judge,
+    needs=(Stage.RENDER,),
     thresholds=THRESHOLDS,
     faults=(
         Fault(

@@ -2,9 +2,10 @@
 
 ## What it looks at
 
-The image that the model was given is registered to the raw frame of the same step, at every query: which of the eight
-ways to turn and mirror a rectangle was applied, whatever was cropped, resized, compressed or recoloured besides. The
-profile says which one the checkpoint was trained on, relative to the frame as the environment is shipped.
+The image that the model was given is registered to the raw frame that it was made of, at every query: which of the
+eight ways to turn and mirror a rectangle was applied, whatever was cropped, resized, compressed or recoloured besides.
+The frame is looked for among all cameras, in the query's own step first. The profile says which way the checkpoint was
+trained on, relative to the frame as the environment is shipped.
 
 In simulation a second question is asked: is the raw frame itself what it usually is? LIBERO's comes upside down, rows
 from the bottom up as OpenGL stores them. Where the frames change follows the gripper, whose place in the picture the
@@ -70,6 +71,7 @@ from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.camera import RawView, raw_view, usual_view
+from vladoctor.facts.links import IMAGE, ImageLink, image_links
 from vladoctor.facts.registration import (
     CONSEQUENCES,
     DESCRIPTIONS,
@@ -77,11 +79,10 @@ from vladoctor.facts.registration import (
     MIN_CONTRAST,
     MIN_MARGIN,
     MIN_SCORE,
-    Match,
+    Registration,
     apply,
     between,
     compose,
-    matches,
 )
 
 if TYPE_CHECKING:
@@ -111,17 +112,18 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if expected is None:
         yield Abstention(f"profile {facts.profile.name} names no orientation of the image")
         return
-    found = matches(facts)
+    links = [link for link in image_links(facts) if link.slot == IMAGE]
+    found = [link.registration for link in links if link.registration is not None]
     if not found:
-        yield Abstention("the model's image and the raw frame of the same step were not both recorded", missing=True)
+        yield Abstention("the model's image and the raw frames before it were not both recorded", missing=True)
         return
     floor = limits["min_score"], limits["min_margin"], limits["min_contrast"]
-    decided = [match for match in found if match.registration.decides(*floor)]
+    decided = [link for link in links if link.found and link.lies.decides(*floor)]
     if not decided:
         yield Abstention(_why_undecided(found, limits))
         return
-    needed = {match.camera: needed_element(facts, match.camera, expected) for match in decided}
-    wrong = [match for match in decided if match.registration.element != needed[match.camera]]
+    needed = {link.camera: needed_element(facts, link.camera, expected) for link in decided}
+    wrong = [link for link in decided if link.lies.element != needed[link.camera]]
     if len(wrong) >= max(limits["min_share"] * len(decided), min(2, len(decided))):
         yield _problem(facts, wrong, decided, expected, limits)
     else:
@@ -139,10 +141,10 @@ def needed_element(facts: Facts, camera: str, expected: str) -> str:
 
 
 def _problem(
-    facts: Facts, wrong: Sequence[Match], decided: Sequence[Match], expected: str, limits: Mapping[str, float]
+    facts: Facts, wrong: Sequence[ImageLink], decided: Sequence[ImageLink], expected: str, limits: Mapping[str, float]
 ) -> Problem:
-    (seen, camera), _ = Counter((match.registration.element, match.camera) for match in wrong).most_common(1)[0]
-    first = next(match for match in wrong if (match.registration.element, match.camera) == (seen, camera))
+    (seen, camera), _ = Counter((match.lies.element, match.camera) for match in wrong).most_common(1)[0]
+    first = next(match for match in wrong if (match.lies.element, match.camera) == (seen, camera))
     needed, view = needed_element(facts, camera, expected), raw_view(facts, camera)
     # Right for frames as they usually come: then it is the frames that are wrong.
     upstream = needed != expected and seen == expected
@@ -162,15 +164,15 @@ def _problem(
             **_numbers(first, view),
         },
         frames=(
-            {"title": f"raw {camera} frame", "step": first.step, "camera": camera},
+            {"title": f"raw {camera} frame", "step": first.last, "camera": camera},
             {"title": "what the model was given", "step": first.step, "model": True},
-            {"title": "what it should have seen", "step": first.step, "camera": camera, "transform": needed},
+            {"title": "what it should have seen", "step": first.last, "camera": camera, "transform": needed},
         ),
         stage=Stage.OBSERVE if upstream else Stage.IMAGE,
     )
 
 
-def _when(wrong: Sequence[Match], decided: Sequence[Match]) -> str:
+def _when(wrong: Sequence[ImageLink], decided: Sequence[ImageLink]) -> str:
     if len(wrong) == len(decided):
         return ""
     first = decided.index(wrong[0])
@@ -211,23 +213,23 @@ def _remedy(seen: str, needed: str, expected: str, camera: str, sometimes: bool)
     return remedy
 
 
-def _clear(facts: Facts, decided: Sequence[Match], expected: str) -> Clear:
-    camera, registration = decided[0].camera, decided[0].registration
+def _clear(facts: Facts, decided: Sequence[ImageLink], expected: str) -> Clear:
+    camera, registration = decided[0].camera, decided[0].lies
     view = raw_view(facts, camera)
     done = "as it is" if registration.element == "identity" else f"after {DESCRIPTIONS[registration.element]}"
     note = "as in training" if registration.element == expected else "which the way the raw frames come calls for"
     return Clear(
         f"the model's image is the raw {camera} frame {done}, {note} ({len(decided)} queries decided)",
         {
-            "lowest_score": round(min(match.registration.score for match in decided), 3),
-            "least_margin": round(min(match.registration.margin for match in decided), 3),
+            "lowest_score": round(min(match.lies.score for match in decided), 3),
+            "least_margin": round(min(match.lies.margin for match in decided), 3),
             **_numbers(decided[0], view),
         },
     )
 
 
-def _numbers(match: Match, view: RawView) -> dict[str, Any]:
-    found = match.registration
+def _numbers(match: ImageLink, view: RawView) -> dict[str, Any]:
+    found = match.lies
     return {
         "camera": match.camera,
         "score": round(found.score, 3),
@@ -240,8 +242,8 @@ def _numbers(match: Match, view: RawView) -> dict[str, Any]:
     }
 
 
-def _why_undecided(found: Sequence[Match], limits: Mapping[str, float]) -> str:
-    best = max((match.registration for match in found), key=lambda registration: registration.score)
+def _why_undecided(found: Sequence[Registration], limits: Mapping[str, float]) -> str:
+    best = max(found, key=lambda registration: registration.score)
     if best.contrast < limits["min_contrast"]:
         return "the pictures show too little to tell which way up they are"
     if best.score < limits["min_score"]:
@@ -273,6 +275,7 @@ CHECK = Check(
     name="image-orientation",
     stage=Stage.IMAGE,
     judge=judge,
+    needs=(Stage.RENDER, Stage.IMAGE),
     thresholds=THRESHOLDS,
     faults=(
         Fault("flip-vertical", "the loop flips frames vertically, `[::-1]`, and no more", _orient("flip-vertical")),

@@ -206,6 +206,7 @@ CHECK = Check(
     name="prompt-template",
     stage=Stage.PROMPT,
     judge=judge,
+    needs=(Stage.PROMPT,),
     faults=(
         Fault(
             "prompt-no-newline",

@@ -172,6 +172,7 @@ CHECK = Check(
     name="non-action-token",
     stage=Stage.DECODE,
     judge=judge,
+    needs=(Stage.DECODE,),
     # Not a measurement: one action in a hundred at full speed the wrong way still leaves a number that means something,
     # one in twenty does not.
     thresholds={"stop_share": 0.05},

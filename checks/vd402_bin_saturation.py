@@ -192,6 +192,7 @@ CHECK = Check(
     name="bin-saturation",
     stage=Stage.DECODE,
     judge=judge,
+    needs=(Stage.DECODE,),
     symptom=True,
     thresholds={
         "window": 20,

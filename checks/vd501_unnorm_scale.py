@@ -5,8 +5,9 @@
 The ids of each query, from which the action is recomputed with every set of statistics that is known, the checkpoint's
 own and the published ones, in every way of using them that is known: q01/q99 under the mask (right), the mask
 ignored, twice, not at all, min/max, mean/std, and with bin edges or 256 centres in the place of 255. What reproduces
-*all* of the returned actions is what was used. The same is done for what was executed, since a loop can spoil a right
-action.
+*all* of the returned actions is what was used. The same is done for what was executed, since a loop can un-normalise a
+right action once more. What the loop asked for by name is held against what was used: a key can be ignored, consumed by
+nothing, or looked up where it is not and passed over.
 
 Sets are compared by what they give, not by name: another key with the same numbers is right.
 
@@ -39,7 +40,8 @@ trained on it; another data set's key only removes the error.
 ## Known gaps
 
 If the statistics in the checkpoint's own folder were overwritten with others, they are taken for right. Actions that do
-not follow from the ids at all (averaged over queries, delayed) are left to VD503, the gripper's convention to VD502.
+not follow from the ids at all (averaged over queries, delayed), and right ones that the loop then scales, swaps or drops,
+are left to VD503, the gripper's convention to VD502.
 
 ## References
 
@@ -57,12 +59,14 @@ not follow from the ids at all (averaged over queries, delayed) are left to VD50
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import statistics as st
+from vladoctor.facts.links import executed_by_query
 from vladoctor.facts.tokens import token_layout
 
 if TYPE_CHECKING:
@@ -80,7 +84,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         yield Abstention(f"profile {profile.name} does not say how actions are un-normalised")
         return
     own = st.checkpoint_statistics(episode)
-    seen = st.observe(episode, layout)
+    seen = st.observe(episode, layout, executed_by_query(facts))
     expected = st.expectation(episode, profile, own, len(layout.dimensions))
     if expected is None:
         yield Abstention("the checkpoint's statistics (norm_stats) were not recorded", missing=True)
@@ -107,9 +111,13 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
             f"{expected.statistics.label} gives all {len(seen.steps)} actions to within a bin; {expected.reason}",
             {"largest_difference_in_bins": round(departure.bins_off, 3)},
         )
+    elif best is None and departure.right_before:
+        # What became of it afterwards is VD503's to say.
+        yield Clear(
+            f"{expected.statistics.label} reproduces what predict_action returned at {len(seen.steps)} queries; "
+            f"{expected.reason}"
+        )
     elif best is None and not departure.line.holds(expected.arm):
-        if departure.right_before:
-            yield Clear(f"{expected.statistics.label} reproduces what predict_action returned; {expected.reason}")
         yield Abstention(
             f"at {len(departure.seen.steps)} of {len(seen.steps)} queries, first at step {departure.seen.steps[0]}, "
             f"what was {departure.place} follows from the ids in no known way"
@@ -117,14 +125,41 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     else:
         beyond = st.beyond_reach(seen, profile, layout.dimensions)
         rule = str(profile.get("gripper.rule") or "")
-        yield _problem(expected, departure, best, asked, layout.dimensions, beyond, rule, limits)
+        key = _Key(st.passed_on(episode), tuple(own))
+        yield _problem(expected, departure, best, key, layout.dimensions, beyond, rule, limits)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """Which statistics were asked for by name, and which there are.
+
+    Attributes:
+        asked: names that the queries passed on.
+        own: the checkpoint's.
+    """
+
+    asked: tuple[str, ...]
+    own: tuple[str, ...]
+
+    def fate(self, used: str | None) -> str:
+        """What became of the name that was asked for; `used` is the name of what was used, None if nothing was."""
+        if not self.asked or used in self.asked:
+            return ", as `unnorm_key` says" if self.asked else ""
+        asked = self.asked[0]
+        if asked not in self.own:
+            return (
+                f", and `unnorm_key` names {asked}, which the checkpoint does not have (it has {', '.join(self.own)}): "
+                "a lookup that finds nothing was passed over in silence"
+            )
+        done = "nothing consumed it" if used is None else "the key was ignored"
+        return f", although `unnorm_key` asks for {asked}: {done}"
 
 
 def _problem(
     expected: st.Expectation,
     departure: st.Departure,
     best: st.Candidate | None,
-    asked: list[str],
+    asked: _Key,
     dimensions: tuple[str, ...],
     beyond: list[float | None] | None,
     gripper_rule: str,
@@ -141,9 +176,7 @@ def _problem(
     severity = Severity.LOOK if expected.lacking else Severity.FIX
     if worst >= limits["stop_ratio"] or never_closes:
         severity = Severity.STOP
-    if best is None and departure.right_before:
-        stage = Stage.POSTPROCESS
-    elif best is not None and best.how != "centres":
+    if best is not None and best.how != "centres":
         harmless = departure.bins_off <= limits["harmless_bins"]
         stage, severity = Stage.DECODE, Severity.LOOK if harmless else Severity.FIX
     table = {"scale_ratio": ratio, "span_used": used, "span_expected": right}
@@ -177,24 +210,23 @@ def _number(value: float) -> float | None:
     return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
-def _what(best: st.Candidate | None, departure: st.Departure, asked: list[str]) -> str:
+def _what(best: st.Candidate | None, departure: st.Departure, asked: _Key) -> str:
     subject = f"{'the' if departure.right_before else 'The'} {departure.place} action"
     before = "`predict_action` returned the right action, but " if departure.right_before else ""
     if best is None:
         if not np.abs(departure.line.slope[departure.line.known]).max() > st.ROUNDING:
             return f"{before}{subject} is the same whatever the model says"
-        if before:
-            return f"{before}{subject} is a rescaled copy of it"
         return f"{subject} was un-normalised with statistics that are known from nowhere"
     if best.statistics is None:
-        return f"{before}{subject} is the normalised one: it was never un-normalised"
+        fate = "" if before else asked.fate(None)
+        return f"{before}{subject} is the normalised one: it was never un-normalised{fate}"
     if best.rule == st.AGAIN:
         return f"{before}{subject} was un-normalised a second time, with the statistics of {best.statistics.label}"
     if best.rule == st.DOUBLED:
         return f"{before}{subject} was un-normalised twice with the statistics of {best.statistics.label}"
     if best.rule != st.MASKED or best.how != "centres":
         return f"{before}{subject} comes from {st.describe(best)}"
-    said = ", as `unnorm_key` says" if best.statistics.key in asked else ""
+    said = asked.fate(best.statistics.key)
     return f"{before}{subject} was un-normalised with the statistics of {best.statistics.label}{said}"
 
 
@@ -208,7 +240,7 @@ def _effect(best: st.Candidate | None, ratio: np.ndarray, arm: np.ndarray, dimen
     return f"Motions come out at these multiples of what the model meant: {listed}."
 
 
-def _remedy(best: st.Candidate | None, departure: st.Departure, expected: st.Expectation, asked: list[str]) -> str:
+def _remedy(best: st.Candidate | None, departure: st.Departure, expected: st.Expectation, asked: _Key) -> str:
     key = expected.statistics.key
     if expected.lacking:
         return (
@@ -219,8 +251,15 @@ def _remedy(best: st.Candidate | None, departure: st.Departure, expected: st.Exp
         return PASS_ON
     line = f'action = model.predict_action(**inputs, unnorm_key="{key}", do_sample=False)'
     call = f"Un-normalise with the statistics of {key}:\n```python\n{line}\n```"
-    if best is not None and best.rule == st.MASKED and best.statistics is not None and key not in asked:
+    if best is not None and best.rule == st.MASKED and best.statistics is not None and key not in asked.asked:
         return call
+    if asked.asked and asked.asked[0] not in asked.own and key not in asked.asked:
+        call = f"{call}\nand have the lookup raise where the key is not there: `model.norm_stats[unnorm_key]`, no `.get`."
+    elif best is not None and best.rule == st.MASKED and best.how == "centres" and key in asked.asked:
+        call = (
+            f"The key is right, and what is called does not use it: look for a predict_action (a subclass, a wrapper, a "
+            f"server) that takes `unnorm_key` in **kwargs and drops it. {call}"
+        )
     if best is None:
         call = f"Compare norm_stats in config.json with dataset_statistics.json: which did the model load? {call}"
     return (
@@ -234,10 +273,14 @@ def _remedy(best: st.Candidate | None, departure: st.Departure, expected: st.Exp
 
 
 def _use_bridge(loop: Loop) -> None:
+    _use_bridge_too(loop)
+    loop.policy.unnorm_key = "bridge_orig"
+
+
+def _use_bridge_too(loop: Loop) -> None:
     bridge = st.published_statistics()["bridge_orig"]
     table = {"q01": bridge.q01.tolist(), "q99": bridge.q99.tolist(), "mask": bridge.mask.tolist()}
     loop.policy.model.norm_stats.setdefault("bridge_orig", {"action": table})
-    loop.policy.unnorm_key = "bridge_orig"
 
 
 def _change_result(
@@ -265,6 +308,48 @@ def _normalised(action: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.
     return np.where(mask, 2.0 * (action - low) / span - 1.0, action)
 
 
+def _swallow_the_key(loop: Loop) -> None:
+    """A wrapper that has no such argument takes the first statistics that the checkpoint has."""
+    _use_bridge_too(loop)
+    model = loop.policy.model
+    original = type(model).predict_action
+
+    def predict_action(*args: Any, unnorm_key: str | None = None, **kwargs: Any) -> np.ndarray:
+        return np.asarray(original(model, *args, unnorm_key=sorted(model.norm_stats)[0], **kwargs))
+
+    model.predict_action = predict_action
+
+
+def _pass_over_the_key(loop: Loop) -> None:
+    """The loop asks by the name of another checkpoint; `norm_stats.get(key)` finds nothing, and nothing is done."""
+    loop.policy.unnorm_key = "libero_object_no_noops"
+    model = loop.policy.model
+    original, there = type(model).predict_action, next(key for key in model.norm_stats if key.startswith("libero"))
+
+    def predict_action(*args: Any, unnorm_key: str | None = None, **kwargs: Any) -> np.ndarray:
+        action = np.asarray(original(model, *args, unnorm_key=there, **kwargs), dtype=np.float64)
+        if model.norm_stats.get(unnorm_key) is not None:
+            return action
+        stats = model.get_action_stats(there)
+        low, high, mask = (np.asarray(stats[name]) for name in ("q01", "q99", "mask"))
+        return _normalised(action, low, high, mask)
+
+    model.predict_action = predict_action
+
+
+def _by_mean_and_std(loop: Loop) -> None:
+    """Un-normalisation of another family (LeRobot's and Octo's mean/std) in the place of q01/q99."""
+    model = loop.policy.model
+    stats = model.get_action_stats(loop.policy.unnorm_key)
+    mean, std = (np.asarray(stats[name], dtype=np.float64) for name in ("mean", "std"))
+
+    def change(action: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        normalised = _normalised(action, low, high, mask)
+        return np.where(mask, normalised * std + mean, normalised)
+
+    _change_result(change)(loop)
+
+
 def _unmasked(action: np.ndarray, low: np.ndarray, high: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask, action, low + 0.5 * (action + 1.0) * (high - low))
 
@@ -283,6 +368,7 @@ CHECK = Check(
     name="unnorm-scale",
     stage=Stage.UNNORMALISE,
     judge=judge,
+    needs=(Stage.DECODE, Stage.EXECUTE),
     thresholds={"stop_ratio": 3.0, "harmless_bins": 1.0},
     faults=(
         Fault("unnorm-bridge", "`unnorm_key` names Bridge's statistics, which the checkpoint also has", _use_bridge),
@@ -300,6 +386,23 @@ CHECK = Check(
             "unnorm-mask-ignored",
             "the gripper is un-normalised too, as in decoding by hand without the mask",
             _change_result(_unmasked),
+        ),
+        Fault(
+            "unnorm-key-ignored",
+            "`unnorm_key` is right, and a wrapper of predict_action swallows it and takes the checkpoint's first set "
+            "(moojink/openvla-oft#156)",
+            _swallow_the_key,
+        ),
+        Fault(
+            "unnorm-key-passed-over",
+            "`unnorm_key` is another checkpoint's, and the lookup that finds nothing is passed over in silence "
+            "(huggingface/lerobot#4415)",
+            _pass_over_the_key,
+        ),
+        Fault(
+            "unnorm-mean-std",
+            "un-normalised by mean and standard deviation, as another family does it (openvla/openvla#215)",
+            _by_mean_and_std,
         ),
     ),
 )

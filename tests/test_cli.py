@@ -174,7 +174,7 @@ def test_an_earlier_run_is_not_overwritten(session: Session, capsys: pytest.Capt
         (["diagnose", "run.yaml", "--episodes", "0"], ["--episodes", "x>=1"]),
         (["diagnose", "run.yaml", "--format", "yaml"], ["--format", "'text', 'json'"]),
         (["diagnose", "run.yaml", "--out", "run.yaml"], ["run.yaml: this is a file", "--out"]),
-        (["diagnose"], ["'RUN'", "vladoctor diagnose --help"]),
+        (["diagnose"], ["name a run file, or a command", "vladoctor diagnose --help"]),
         (["diagnos", "run.yaml"], ["no command 'diagnos'", "vladoctor diagnose"]),
         (["run.yaml"], ["vladoctor diagnose run.yaml"]),
         (["demo"], ["vladoctor diagnose demo"]),

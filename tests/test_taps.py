@@ -503,6 +503,7 @@ def test_a_full_disk_never_reaches_the_program(policy: OpenVLAPolicy, watch: Cal
     recording = watch(env, policy)
     env.reset()
     env.step([0.0] * 7)
+    recording.recorder._worker.wait(lambda: recording.recorder.writer.steps == 1, 5.0)
     mcap: Any = recording.recorder.writer._mcap
     file = mcap._file
 
@@ -614,6 +615,7 @@ def test_values_that_are_late_keep_their_step_waiting(watch: Callable[..., Watch
     assert recorder.writer.steps == 0
     arrived.append(True)
     env.step([0.0] * 7)
+    recorder._worker.wait(lambda: recorder.writer.steps == 3, 5.0)
     assert recorder.writer.steps == 3
     episode = recording.episode()
     assert [one.query is None for one in episode.steps] == [False, True, True]

@@ -125,8 +125,14 @@ def test_other_changes_of_the_gripper_are_left_to_another_check() -> None:
 def test_noise_on_the_executed_action_is_not_about_statistics() -> None:
     rng = np.random.default_rng(0)
     noisy = keep_gripper(lambda action: action + rng.normal(0.0, 0.05, 7))
-    found = verdicts(episode(returned=RIGHT, executed=noisy))
-    assert [type(verdict) for verdict in found] == [Clear, Abstention]
+    verdict = judge(returned=RIGHT, executed=noisy)
+    assert isinstance(verdict, Clear)
+    assert "what predict_action returned" in verdict.message
+
+
+@pytest.mark.parametrize("change", [lambda action: 0.5 * action, lambda action: 0.0 * action])
+def test_what_the_loop_does_to_a_right_action_is_left_to_another_check(change: Any) -> None:
+    assert isinstance(judge(returned=RIGHT, executed=keep_gripper(change)), Clear)
 
 
 # Must fire.
@@ -235,17 +241,27 @@ def test_wrong_statistics_in_bfloat16() -> None:
     assert "bridge_orig" in found.message
 
 
-def test_a_rescaled_copy() -> None:
-    found = problem(returned=RIGHT, executed=keep_gripper(lambda action: 0.5 * action))
-    assert "a rescaled copy" in found.message
-    assert found.stage is Stage.POSTPROCESS
-    assert ratios(found) == pytest.approx([0.5] * 6, rel=1e-3)
+@pytest.mark.parametrize(("key", "said"), [("libero_object", "the key was ignored"), ("bridge_orig", "as `unnorm_key`")])
+def test_a_key_that_was_ignored_is_told_from_a_wrong_one(key: str, said: str) -> None:
+    found = problem(returned=unnormalise(BRIDGE), norm_stats=BOTH, options={"unnorm_key": key})
+    assert said in found.message
+    assert ("**kwargs" in found.remedy) == (key == "libero_object")
 
 
-def test_commands_that_do_not_follow_the_model_at_all() -> None:
-    found = problem(returned=RIGHT, executed=lambda action: np.zeros(7))
-    assert "the same whatever the model says" in found.message
-    assert found.severity is Severity.STOP
+def test_a_key_that_nothing_consumed() -> None:
+    found = problem(returned=lambda n: n)
+    assert "never un-normalised, although `unnorm_key` asks for libero_object: nothing consumed it" in found.message
+
+
+def test_a_key_that_is_not_there_and_was_passed_over() -> None:
+    found = problem(returned=lambda n: n, options={"unnorm_key": "libero_object_no_noops"})
+    assert "names libero_object_no_noops, which the checkpoint does not have (it has libero_object)" in found.message
+    assert "no `.get`" in found.remedy
+
+
+def test_without_a_key_nothing_is_said_of_one() -> None:
+    found = problem(returned=lambda n: n, options={"unnorm_key": None})
+    assert "unnorm_key`" not in found.message
 
 
 def test_mask_ignored_with_a_gripper_of_another_convention() -> None:
@@ -379,6 +395,9 @@ def recorded_under(fault: str, times: int = 1) -> Episode:
         ("unnorm-identity", "never un-normalised"),
         ("unnorm-doubled", "the executed action was un-normalised a second time, with the statistics of libero_object"),
         ("unnorm-mask-ignored", "the mask ignored"),
+        ("unnorm-key-ignored", "although `unnorm_key` asks for libero_object: the key was ignored"),
+        ("unnorm-key-passed-over", "a lookup that finds nothing was passed over in silence"),
+        ("unnorm-mean-std", "by mean and standard deviation"),
     ],
 )
 def test_faults_fire(fault: str, what: str) -> None:

@@ -124,6 +124,9 @@ class Check:
         symptom: a symptom never stands as root cause beside a finding that is not one.
         explained_by: codes whose finding, if present, makes this one a consequence.
         faults: what proves the check.
+        needs: stages of which something must have been seen for it to say anything.
+        about_evidence: its findings are about what was seen, not about the loop: they stand behind all others, and make
+            the exit status "evidence incomplete".
     """
 
     code: str
@@ -134,6 +137,8 @@ class Check:
     symptom: bool = False
     explained_by: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
+    needs: tuple[Stage, ...] = ()
+    about_evidence: bool = False
 
     @property
     def page(self) -> str:

@@ -34,6 +34,10 @@ FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 DEBUG = "VLADOCTOR_DEBUG"
 
+_THREADS = "OPENBLAS_NUM_THREADS"
+_SET_HERE: list[str] = []
+"""Variables of the environment that are for this process, not for the programs that it runs."""
+
 _NOT_OURS = {
     errno.EACCES: "give yourself the right to it, or name another place",
     errno.EPERM: "give yourself the right to it, or name another place",
@@ -75,9 +79,10 @@ class _Commands(click.Group):
     # Not the docstring: a raw one keeps the mark that tells click to leave lines as they are.
     help="Find what quietly breaks the closed loop of a vision-language-action model.\n\n\b\n"
     "Try it:  vladoctor diagnose demo\n"
-    "Break it on purpose:  vladoctor diagnose demo --fault flip-vertical",
+    "Break it on purpose:  vladoctor diagnose demo --fault flip-vertical\n"
+    "Watch a loop of your own:  vladoctor diagnose -- python eval.py --its options",
     epilog="Exit status of diagnose and replay: 0 nothing to report, 1 findings, 2 the loop or the tool failed, "
-    "3 evidence incomplete.",
+    "3 evidence incomplete. Of `diagnose -- COMMAND` the command's own, if it is not 0.",
 )
 @click.version_option(vladoctor.__version__, prog_name="vladoctor", message="%(prog)s %(version)s")
 @click.option("--traceback", "show_traceback", is_flag=True, help=f"Show where an error comes from (or {DEBUG}=1).")
@@ -95,7 +100,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; no exception leaves it."""
     # Judging multiplies many small matrices; OpenBLAS with a thread for each core takes up to ten times as long for
     # them. It reads this once, when numpy is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if _THREADS not in os.environ:
+        os.environ[_THREADS] = "1"
+        _SET_HERE.append(_THREADS)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller, as in `>&-`
@@ -183,39 +190,86 @@ def _format_option(command: F) -> F:
     )(command)
 
 
-@cli.command(short_help="Run the loop, watch it, judge it.")
-@click.argument("run_file", metavar="RUN")
+class _Diagnose(click.Command):
+    """What stands behind `--` is a command, with options of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            cut = args.index("--")
+            ctx.meta[_COMMAND] = args[cut + 1 :]
+            args = args[:cut]
+        rest = super().parse_args(ctx, args)
+        named, command = ctx.params.get("run_file"), ctx.meta.get(_COMMAND)
+        if command == [] or (command is None and named is None):
+            raise click.UsageError("name a run file, or a command: vladoctor diagnose -- python eval.py", ctx)
+        if command is not None and named is not None:
+            raise click.UsageError(f"a run file and a command: leave out {named}, or the command", ctx)
+        return rest
+
+
+_COMMAND = "vladoctor.command"
+
+
+@cli.command(
+    cls=_Diagnose,
+    short_help="Run a loop, watch it, judge it.",
+    options_metavar="[OPTIONS]",
+    epilog="With a command, the exit status is the program's own unless that is 0, 128 + n if signal n ended it; then "
+    "0, 1 or 3 as for a run file.",
+)
+@click.argument("run_file", metavar="RUN | -- COMMAND...", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of report and traces, instead of the run file's.")
+@click.option("--profile", metavar="NAME", help="What the checkpoint expects: a profile, or a YAML file of your own.")
 @click.option("--fault", help="Disturb the loop on purpose; see: vladoctor faults.")
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task of the run; may be repeated.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Episodes of each task.")
 @click.option("--select", multiple=True, metavar="CODES", help="Run only these checks: VD201,VD301 or VD2.")
 @click.option("--ignore", multiple=True, metavar="CODES", help="Leave these checks out.")
 @click.option("--device", help="cpu, cuda, cuda:N or auto.")
+@click.option(
+    "--exit-status",
+    "status_of",
+    type=click.Choice(["verdict", "program"]),
+    default="verdict",
+    help="Of a command that ends well: the verdict's status, or its own, always.",
+)
 @_format_option
 @_traceback_option
+@click.pass_context
 def diagnose(
-    run_file: str,
+    ctx: click.Context,
+    run_file: str | None,
     out: Path | None,
+    profile: str | None,
     fault: str | None,
     tasks: tuple[str, ...],
     episodes: int | None,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     device: str | None,
+    status_of: str,
     form: str,
 ) -> int:
-    """Run the loop that RUN describes, watch it, and say what is wrong with it.
+    """Run a loop, watch it, and say what is wrong with it.
 
     RUN is a YAML file (its keys: vladoctor schema), or the name of a run that comes with vladoctor, such as demo.
-    """
-    from vladoctor.runspec import load_run
 
-    spec = load_run(run_file).with_options(
+    COMMAND is a program of your own, as you run it: python eval.py --its options. It is watched from outside, in all
+    its processes, and its stdout stays its own: the summary goes to stderr, or with --format json only into the folder.
+    A COMMAND that begins with a script (eval.py) or an option (-m package) is run by the Python that runs vladoctor.
+    """
+    from vladoctor.runspec import command_run, load_run
+
+    command = ctx.meta.get(_COMMAND)
+    if command is None and run_file is not None and run_file.endswith(".py"):
+        raise click.UsageError(f"{run_file} is a program; to watch it: vladoctor diagnose -- {run_file}", ctx)
+    spec = load_run(str(run_file)) if command is None else command_run(command)
+    spec = spec.with_options(
         fault=fault,
         device=device,
         episodes=episodes,
         tasks=tasks,
+        profile=profile,
         select=_split(select),
         ignore=_split(ignore),
         folder=out,
@@ -223,6 +277,8 @@ def diagnose(
     spec.require_files()
     folder = spec.report.folder if out is not None else _unused(spec.report.folder)
     _require_writable(folder)
+    if spec.loop is not None:
+        return _diagnose_program(spec, folder, form, status_of)
 
     from vladoctor.report.terminal import make_progress
 
@@ -245,6 +301,38 @@ def diagnose(
             _say_kept(folder)
             raise
     return _deliver(result, folder, form, html=spec.report.html)
+
+
+def _diagnose_program(spec: RunSpec, folder: Path, form: str, status_of: str) -> int:
+    """Run somebody's program under the taps and judge what it did. stdout is the program's."""
+    from vladoctor.launch.command import refuse_recordings, watch_command
+
+    assert spec.loop is not None
+    refuse_recordings(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    watched = watch_command(spec.loop.words, folder, spec, drop=_SET_HERE)
+    with _stdout_to_stderr():
+        try:
+            from vladoctor.launch.judge import judge_watched
+
+            result = judge_watched(watched, folder, spec)
+            written, status = _write_reports(result, folder, html=spec.report.html)
+        except KeyboardInterrupt:
+            _say_kept(folder)
+            return INTERRUPTED
+        except Exception:
+            _say_kept(folder)
+            raise
+        reason = ""
+        if watched.status or (status_of == "program" and status != FAILED):
+            status, reason = watched.status, watched.ended
+        if form == "json":
+            print(*(f"Report: {path}" for path in written), sep="\n", file=sys.stderr)
+        else:
+            from vladoctor.report.terminal import print_summary
+
+            print_summary(result, reports=written, stream=sys.stderr, status=(status, reason) if reason else None)
+    return status
 
 
 @cli.command(short_help="Judge recorded episodes again.")
@@ -417,7 +505,22 @@ def schema(name: str) -> None:
 
 def _deliver(result: RunResult, folder: Path | None, form: str, *, html: bool) -> int:
     """Write the reports, print what was asked for, return the exit status."""
-    from vladoctor.report.json import run_report, to_text, write_json
+    written, status = _write_reports(result, folder, html=html)
+    if form == "json":
+        from vladoctor.report.json import run_report, to_text
+
+        sys.stdout.write(to_text(run_report(result)))
+    else:
+        from vladoctor.report.terminal import print_summary
+
+        print_summary(result, reports=written)
+    sys.stdout.flush()
+    return status
+
+
+def _write_reports(result: RunResult, folder: Path | None, *, html: bool) -> tuple[list[Path], int]:
+    """Write the reports; returns those that were written, and the exit status."""
+    from vladoctor.report.json import write_json
 
     status = result.exit_status
     written: list[Path] = []
@@ -439,14 +542,7 @@ def _deliver(result: RunResult, folder: Path | None, form: str, *, html: bool) -
                 traceback.print_exc()
                 print("error: the HTML report could not be written; report.json was", file=sys.stderr)
                 status = FAILED
-    if form == "json":
-        sys.stdout.write(to_text(run_report(result)))
-    else:
-        from vladoctor.report.terminal import print_summary
-
-        print_summary(result, reports=written)
-    sys.stdout.flush()
-    return status
+    return written, status
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from typing import Any
 
 from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage
 from vladoctor.facts import Facts
+from vladoctor.facts.coverage import Coverage, coverage
+from vladoctor.facts.links import summary
 from vladoctor.records import Episode
 
 
@@ -28,6 +30,7 @@ class Finding:
     frames: tuple[Mapping[str, Any], ...] = ()
     explained_by: str = ""
     symptom: bool = False
+    about_evidence: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,15 +60,29 @@ class CheckResult:
     clears: tuple[Clear, ...] = ()
     abstentions: tuple[Abstention, ...] = ()
     error: str = ""
+    about_evidence: bool = False
+
+    @property
+    def judged(self) -> bool:
+        """Whether it says something about the loop."""
+        return self.state in ("passed", "failed") and not self.about_evidence
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One episode, judged. `findings` is in causal order: root causes first, each followed by its consequences."""
+    """One episode, judged.
+
+    Attributes:
+        findings: in causal order: root causes first, each followed by its consequences.
+        covered: what was seen of each stage; empty where that was not looked at.
+        links: how the stages hang together, a sentence each.
+    """
 
     episode: Episode
     results: tuple[CheckResult, ...]
     findings: tuple[Finding, ...]
+    covered: tuple[Coverage, ...] = ()
+    links: tuple[str, ...] = ()
 
     @property
     def headline(self) -> Finding | None:
@@ -89,12 +106,15 @@ def run_check(check: Check, facts: Facts, limits: Mapping[str, float]) -> CheckR
     try:
         verdicts = list(check.judge(facts, {**check.thresholds, **limits}))
     except Exception:  # noqa: BLE001 - a check that crashes is a state of its own, never the end of the run
-        return CheckResult(check.code, check.name, "crashed", error=traceback.format_exc())
+        error = traceback.format_exc()
+        return CheckResult(check.code, check.name, "crashed", error=error, about_evidence=check.about_evidence)
     findings = tuple(_finding(check, verdict) for verdict in verdicts if isinstance(verdict, Problem))
     clears = tuple(verdict for verdict in verdicts if isinstance(verdict, Clear))
     abstentions = tuple(verdict for verdict in verdicts if isinstance(verdict, Abstention))
     state = "failed" if findings else "passed" if clears else "abstained"
-    return CheckResult(check.code, check.name, state, findings, clears, abstentions)
+    return CheckResult(
+        check.code, check.name, state, findings, clears, abstentions, about_evidence=check.about_evidence
+    )
 
 
 def diagnose(
@@ -104,20 +124,29 @@ def diagnose(
     limits = thresholds or {}
     results = tuple(run_check(check, facts, limits.get(check.code, {})) for check in checks)
     found = [finding for result in results for finding in result.findings]
-    return Diagnosis(facts.episode, results, causal_order(found, checks))
+    covered, links = _observed(facts)
+    return Diagnosis(facts.episode, results, causal_order(found, checks), covered, links)
+
+
+def _observed(facts: Facts) -> tuple[tuple[Coverage, ...], tuple[str, ...]]:
+    try:
+        return coverage(facts), tuple(summary(facts))
+    except Exception:  # noqa: BLE001 - for the reader only; a check that needs the same says that it crashed
+        return (), ()
 
 
 def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[Finding, ...]:
-    """Order findings by cause: by stage, mere looks behind, symptoms last; consequences stand behind their cause.
+    """Order findings by cause: by stage, mere looks behind, then symptoms, and last what is about the evidence.
 
-    A finding is explained by the earliest root that is no symptom, is at least as severe, and either is named in its
-    check's `explained_by`, or, for a symptom, is any at all. Explanations do not chain: the root carries all.
+    Consequences stand behind their cause. A finding is explained by the earliest root that is no symptom, is at least
+    as severe, and either is named in its check's `explained_by`, or, for a symptom, is any at all. Explanations do not
+    chain: the root carries all.
     """
     by_code = {check.code: check for check in checks}
 
-    def rank(finding: Finding) -> tuple[bool, bool, int, int, str]:
-        mere_look = finding.severity is Severity.LOOK
-        return finding.symptom, mere_look, finding.stage.order, finding.first_step, finding.code
+    def rank(finding: Finding) -> tuple[bool, bool, bool, int, int, str]:
+        mere_look, place = finding.severity is Severity.LOOK, (finding.stage.order, finding.first_step, finding.code)
+        return finding.about_evidence, finding.symptom, mere_look, *place
 
     ordered = sorted(findings, key=rank)
     roots: list[Finding] = []
@@ -130,6 +159,7 @@ def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[
                 for root in roots
                 if root.code != finding.code
                 and not root.symptom
+                and not root.about_evidence
                 and root.severity.at_least(finding.severity)
                 and (finding.symptom or root.code in causes)
             ),
@@ -162,4 +192,5 @@ def _finding(check: Check, problem: Problem) -> Finding:
         evidence=problem.evidence,
         frames=problem.frames,
         symptom=check.symptom,
+        about_evidence=check.about_evidence,
     )

@@ -58,7 +58,8 @@ class Query:
         boundary: where it was seen: "predict_action", "generate", "lerobot.select_action", "openpi.infer", "/act" ...
         prompt: text given to the processor; None where only ids could be seen.
         input_ids: ids given to the model (before it appends anything), shape (T,).
-        image: what the model was given, un-normalised from `pixel_values` with the first tower's mean and std.
+        image: what the model was given, un-normalised from `pixel_values` with the first tower's mean and std. Where
+            these are not known, its values are stretched to 0..255, and `options["image_scale"]` is "relative".
         more_images: further images of the same query, by the name of their slot.
         proprio: name -> state values that the policy was given, as given.
         pixel_stats: per channel of `pixel_values` (6 for a fused tower): mean, min, max.

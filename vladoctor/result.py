@@ -33,6 +33,8 @@ class RunResult:
         folder: where the reports and traces are; None where nothing is written.
         failures: what kept the run from being complete, one sentence each: an episode that could not start, a trace
             that could not be read. Exceptions that ended a recorded episode stand in that episode's outcome.
+        notes: what else is worth knowing of the run, one sentence each: recordings that were not judged, processes that
+            were not watched.
     """
 
     spec: RunSpec | None
@@ -40,6 +42,7 @@ class RunResult:
     diagnoses: Sequence[Diagnosis] = ()
     folder: Path | None = None
     failures: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
     @property
     def fail_on(self) -> Severity:
@@ -58,8 +61,9 @@ class RunResult:
         """Some check could not see what it needs, or some episode (or the whole run) got no verdict at all."""
         return not self.diagnoses or any(
             diagnosis.evidence_missing
+            or any(finding.about_evidence for finding in diagnosis.findings)
             or diagnosis.episode.outcome.ended == "interrupted"
-            or not any(result.state in ("passed", "failed") for result in diagnosis.results)
+            or not any(result.judged for result in diagnosis.results)
             for diagnosis in self.diagnoses
         )
 
@@ -67,12 +71,13 @@ class RunResult:
     def exit_status(self) -> int:
         """0 nothing to report, 1 findings at or above `fail_on`, 2 the loop or the tool failed, 3 evidence incomplete.
 
-        A failure outranks findings: they stand in the report, but they are not all that there would have been.
+        A failure outranks findings: they stand in the report, but they are not all that there would have been. Findings
+        about the evidence say that it is incomplete, whatever `fail_on` is.
         """
         if self.failed:
             return FAILED
         findings = (finding for diagnosis in self.diagnoses for finding in diagnosis.findings)
-        if any(finding.severity.at_least(self.fail_on) for finding in findings):
+        if any(finding.severity.at_least(self.fail_on) and not finding.about_evidence for finding in findings):
             return FINDINGS
         return INCOMPLETE if self.incomplete else NOTHING
 

@@ -7,6 +7,7 @@ key and the nearest thing that would have been right.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +64,28 @@ class EnvSpec:
 
 
 @dataclass(frozen=True)
+class LoopSpec:
+    """A loop of one's own, run as it is: a command, or a function with its keyword arguments.
+
+    Attributes:
+        command: the words; empty where there is a function. A first word that ends in .py or begins with a dash goes to
+            the Python that runs vladoctor.
+        callable: "package.module:function".
+    """
+
+    command: tuple[str, ...] = ()
+    callable: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command that runs it."""
+        if self.command:
+            return self.command
+        return ("-m", "vladoctor.launch.call", self.callable, json.dumps(self.arguments))
+
+
+@dataclass(frozen=True)
 class ProfileSpec:
     """What the checkpoint expects: a profile's name or "auto", and values by dotted key that replace the profile's."""
 
@@ -98,20 +121,21 @@ class ReportSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run.yaml, complete and checked.
+    """A run.yaml, complete and checked: of the reference loop (`model` and `env`), or of one's own (`loop`).
 
     Attributes:
         source: the file as it was named, for messages.
         positions: where each key stands in it.
     """
 
-    model: ModelSpec
-    env: EnvSpec
+    model: ModelSpec | None
+    env: EnvSpec | None
     report: ReportSpec
     profile: ProfileSpec = ProfileSpec()
     checks: ChecksSpec = ChecksSpec()
     fault: str | None = None
     trace: TraceSpec = TraceSpec()
+    loop: LoopSpec | None = None
     source: str = ""
     positions: Positions = field(default_factory=dict, repr=False, compare=False)
 
@@ -119,9 +143,24 @@ class RunSpec:
         """Place of a key for `UserError(where=...)`: "run.yaml:3:10: model.path", or of what it stands in."""
         return place_of(self.source, self.positions, key)
 
+    def own_loop(self) -> tuple[ModelSpec, EnvSpec]:
+        """Model and environment of the reference loop.
+
+        Raises:
+            UserError: this run has none; it runs a program.
+        """
+        if self.model is None or self.env is None:
+            raise UserError(
+                "this run has a loop of its own, where one of `model` and `env` is needed",
+                where=self.source,
+                remedy="name a run file without `loop`",
+            )
+        return self.model, self.env
+
     def to_json(self) -> dict[str, Any]:
         """Everything that was asked for, defaults included, as plain data in the layout of run.yaml."""
-        return {name: _jsonable(value) for name, value in asdict(self).items() if name not in ("source", "positions")}
+        left_out = {"source", "positions", *(name for name in ("model", "env", "loop") if getattr(self, name) is None)}
+        return {name: _jsonable(value) for name, value in asdict(self).items() if name not in left_out}
 
     def with_options(
         self,
@@ -131,6 +170,7 @@ class RunSpec:
         episodes: int | None = None,
         tasks: Sequence[str] = (),
         horizon: int | None = None,
+        profile: str | None = None,
         select: Sequence[str] = (),
         ignore: Sequence[str] = (),
         folder: Path | None = None,
@@ -138,10 +178,20 @@ class RunSpec:
         """The same run with options of the command line in place of what the file says.
 
         Raises:
-            UserError: an unknown fault or check; names the option.
+            UserError: an unknown fault, check or profile; names the option.
         """
         problems: list[Problem] = []
         spec = self
+        given = {"--fault": fault, "--device": device, "--episodes": episodes, "--task": tasks, "--horizon": horizon}
+        if any(given.values()) and self.loop is not None:
+            option = next(name for name, value in given.items() if value)
+            raise UserError(
+                "this cannot be said of a loop that is not vladoctor's",
+                where=option,
+                remedy="leave it out, and give your program its own options",
+            )
+        model: dict[str, Any] = {}
+        env: dict[str, Any] = {}
         if fault is not None:
             problems += _check_fault(fault, "--fault")
             spec = replace(spec, fault=fault)
@@ -149,9 +199,9 @@ class RunSpec:
             schema = _properties("model")["device"]
             if not re.match(schema["pattern"], device):
                 problems.append(Problem("--device", f"must be {schema['title']}, not {device!r}", "for example cpu"))
-            spec = replace(spec, model=replace(spec.model, device=device))
+            model["device"] = device
         if episodes is not None:
-            spec = replace(spec, env=replace(spec.env, episodes=episodes))
+            env["episodes"] = episodes
         if tasks:
             chosen = tuple(int(task) if task.isdigit() else task for task in dict.fromkeys(tasks))
             problems += [
@@ -159,9 +209,14 @@ class RunSpec:
                 for task in chosen
                 if isinstance(task, str) and task.endswith(".bddl") and not Path(task).is_file()
             ]
-            spec = replace(spec, env=replace(spec.env, tasks=chosen))
+            env["tasks"] = chosen
         if horizon is not None:
-            spec = replace(spec, env=replace(spec.env, horizon=horizon))
+            env["horizon"] = horizon
+        if spec.model is not None and spec.env is not None:
+            spec = replace(spec, model=replace(spec.model, **model), env=replace(spec.env, **env))
+        if profile is not None:
+            problems += [replace(problem, key="--profile") for problem in _check_profile(profile, {})]
+            spec = replace(spec, profile=replace(spec.profile, name=profile))
         if folder is not None:
             spec = replace(spec, report=replace(spec.report, folder=folder))
         checks = spec.checks
@@ -182,6 +237,8 @@ class RunSpec:
         Raises:
             UserError: with line and key, and the nearest name that is there.
         """
+        if self.model is None or self.env is None:
+            return
         problems = [] if self.model.path.is_dir() else [_missing(self.model.path, "model.path", "model folder")]
         tasks = () if isinstance(self.env.tasks, str) else self.env.tasks
         for index, task in enumerate(tasks):
@@ -208,6 +265,17 @@ def load_run(path: str | Path) -> RunSpec:
     return _build(plain, file, shown, positions)
 
 
+def command_run(words: Sequence[str]) -> RunSpec:
+    """The run of a command that stands on the command line, everything else by default."""
+    return RunSpec(
+        model=None,
+        env=None,
+        loop=LoopSpec(command=tuple(words)),
+        report=ReportSpec(Path("reports") / _name_of(words)),
+        source=" ".join(words),
+    )
+
+
 def recorded_run(plain: Mapping[str, Any]) -> RunSpec | None:
     """The run that a trace was made by, from what it holds of `RunSpec.to_json`; None where it holds none.
 
@@ -218,11 +286,13 @@ def recorded_run(plain: Mapping[str, Any]) -> RunSpec | None:
         known = {each.name for each in fields(kind)}
         return kind(**{name: value for name, value in values.items() if name in known})
 
-    if not {"model", "env"} <= plain.keys():
+    loop, model, env = plain.get("loop"), plain.get("model"), plain.get("env")
+    if not loop and not (model and env):
         return None
     return RunSpec(
-        model=part(ModelSpec, {**plain["model"], "path": Path(plain["model"]["path"])}),
-        env=part(EnvSpec, plain["env"]),
+        model=None if loop or not model else part(ModelSpec, {**model, "path": Path(model["path"])}),
+        env=None if loop or not env else part(EnvSpec, env),
+        loop=part(LoopSpec, {**loop, "command": tuple(loop.get("command") or ())}) if loop else None,
         profile=part(ProfileSpec, plain.get("profile") or {}),
         checks=part(ChecksSpec, plain.get("checks") or {}),
         fault=plain.get("fault"),
@@ -289,13 +359,23 @@ def _shape_problems(plain: Mapping[str, Any]) -> list[Problem]:
     import jsonschema
 
     errors = jsonschema.Draft202012Validator(_schema()).iter_errors(plain)
-    return [problem for error in errors for problem in _explain(error)]
+    problems = [problem for error in errors if "then" not in error.schema_path for problem in _explain(error)]
+    excluded = [key for key in _schema()["then"]["properties"] if "loop" in plain and plain.get(key) is not None]
+    problems += [
+        Problem(key, "this cannot stand beside `loop`", f"take out one of the two: `{key}` is for vladoctor's own loop")
+        for key in excluded
+    ]
+    return problems
 
 
 def _explain(error: Any, whole: str = "something else") -> Iterator[Problem]:
     """What a schema error means to the reader; `whole` is what the value is to be where its schema does not say."""
     key = _dotted(error.absolute_path)
-    schema, value = error.schema, error.instance
+    # What is needed without `loop` stands apart from the keys themselves.
+    schema, value = (error.schema if key else _schema()), error.instance
+    if error.validator == "oneOf":
+        yield Problem(key, "a loop is either a `command` or a `callable`", "give it one of the two")
+        return
     expected = schema.get("title", whole)
     if error.validator == "anyOf":
         # Speak of the element that is wrong if the value is of the right kind, else of the value as a whole.
@@ -395,15 +475,20 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
     problems: list[Problem] = []
     base = file.resolve().parent
     shipped = file.resolve() in shipped_runs().values()
-    model = {key: _whole(value) for key, value in plain["model"].items()}
-    model["path"] = _input_path(model["path"], base, prefer_current=shipped)
-    env = {key: _whole(value) for key, value in plain["env"].items()}
-    if "tasks" in env:
-        env["tasks"] = _tasks(env["tasks"], base, problems)
-    if "init_states" in env:
-        env["init_states"] = _init_states(env["init_states"], problems)
-    if env.get("assets", "auto") not in ("auto", "real", "stand-in"):
-        env["assets"] = str(_input_path(env["assets"], base))
+    model, env, loop = plain.get("model"), plain.get("env"), plain.get("loop")
+    if model is not None:
+        model = {key: _whole(value) for key, value in model.items()}
+        model["path"] = _input_path(model["path"], base, prefer_current=shipped)
+    if env is not None:
+        env = {key: _whole(value) for key, value in env.items()}
+        if "tasks" in env:
+            env["tasks"] = _tasks(env["tasks"], base, problems)
+        if "init_states" in env:
+            env["init_states"] = _init_states(env["init_states"], problems)
+        if env.get("assets", "auto") not in ("auto", "real", "stand-in"):
+            env["assets"] = str(_input_path(env["assets"], base))
+    if loop is not None:
+        loop = {**loop, "command": tuple(loop.get("command") or ()), "arguments": loop.get("arguments") or {}}
     profile = dict(plain.get("profile", {}))
     profile["overrides"] = dict(_flat(profile.get("overrides") or {}))
     problems += _check_profile(profile.get("name", "auto"), profile["overrides"])
@@ -421,8 +506,9 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
     report["folder"] = _expanded(report.get("folder") or str(Path("reports") / file.stem))
     raise_problems(problems, shown, positions)
     return RunSpec(
-        model=ModelSpec(**model),
-        env=EnvSpec(**env),
+        model=None if model is None else ModelSpec(**model),
+        env=None if env is None else EnvSpec(**env),
+        loop=None if loop is None else LoopSpec(**loop),
         profile=ProfileSpec(**profile),
         checks=checks,
         fault=plain.get("fault"),
@@ -431,6 +517,14 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
         source=shown,
         positions=positions,
     )
+
+
+def _name_of(words: Sequence[str]) -> str:
+    """What to call a program: its script, its module, or itself."""
+    modules = [words[index + 1] for index, word in enumerate(words[:-1]) if word == "-m"]
+    scripts = [Path(word).stem for word in words if word.endswith(".py")]
+    name = (modules + scripts + [Path(words[0]).stem])[0]
+    return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in name).strip("-.") or "program"
 
 
 def _input_path(text: str, base: Path, *, prefer_current: bool = False) -> Path:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import random
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,22 +17,22 @@ from vladoctor.diagnosis import Diagnosis, diagnose
 from vladoctor.errors import UserError
 from vladoctor.facts import Facts
 from vladoctor.facts.registration import ELEMENTS
+from vladoctor.facts.serving import join_servers, policy_alone
 from vladoctor.profiles import Profile, find_profile, load_profile
 from vladoctor.records import Episode, Outcome
 from vladoctor.result import Progress, RunResult, Silent
 from vladoctor.runspec import recorded_run
 from vladoctor.trace import TraceWriter, find_traces, read_episode
+from vladoctor.versions import device_name, versions
+
+Parents = Mapping[int, int]
+"""Process id -> that of the process that started it."""
 
 if TYPE_CHECKING:
     from vladoctor.adapters.libero import LiberoTask
     from vladoctor.adapters.openvla import OpenVLAPolicy
     from vladoctor.loop import Loop
-    from vladoctor.runspec import RunSpec
-
-LIBRARIES = (
-    "vladoctor", "torch", "transformers", "tokenizers", "numpy", "mujoco", "robosuite", "hf-libero", "libero", "bddl",
-    "pillow", "opencv-python", "opencv-python-headless", "timm",
-)  # fmt: skip
+    from vladoctor.runspec import EnvSpec, ModelSpec, RunSpec
 
 
 def run_session(
@@ -92,22 +89,73 @@ def replay_session(traces: Sequence[Path], *, spec: RunSpec | None = None, out: 
     Raises:
         UserError: there is no trace at the place named.
     """
+    return judge_traces([found for trace in traces for found in find_traces(trace)], spec=spec, out=out)
+
+
+def judge_traces(
+    paths: Sequence[Path], *, spec: RunSpec | None = None, out: Path | None = None, processes: Parents | None = None
+) -> RunResult:
+    """Judge recorded episodes, of one process or of several that belong together.
+
+    Of a vector environment with its single ones in processes of their own, the policy's process sees every step as
+    well: what the others recorded is set aside where no policy was asked in it. So is what a policy's own process
+    recorded, a server's say, where the program that asked it recorded its answers.
+
+    Args:
+        paths: trace files.
+        processes: process id -> that of its parent, beside what the traces say.
+    """
     diagnoses: list[Diagnosis] = []
     failures: list[str] = []
     run: dict[str, Any] = {}
     shown = spec
-    for path in [found for trace in traces for found in find_traces(trace)]:
+    episodes: list[Episode] = []
+    for path in paths:
         try:
-            episode = read_episode(path)
+            episodes.append(read_episode(path))
         except UserError as error:
             failures.append(str(error))
-            continue
+    kept, notes = _set_aside(join_servers(episodes), processes or {})
+    for episode in kept:
         asked = spec or recorded_run(episode.run.get("spec") or {})
         shown = shown or asked
-        profile = choose_profile(episode.run, asked)
+        profile = choose_profile(episode.run, asked, str(episode.task.get("suite") or ""))
         run = run or {**episode.run, "fault": episode.task.get("fault", ""), "profile": _profile_info(profile)}
         diagnoses.append(judge(episode, profile, asked))
-    return RunResult(spec=shown, run=run, diagnoses=tuple(diagnoses), folder=out, failures=tuple(failures))
+    return RunResult(
+        spec=shown, run=run, diagnoses=tuple(diagnoses), folder=out, failures=tuple(failures), notes=tuple(notes)
+    )
+
+
+def _set_aside(episodes: Sequence[Episode], parents: Parents) -> tuple[list[Episode], list[str]]:
+    """The episodes to judge, and what is said of the others; see `judge_traces`."""
+    above = {**parents, **{one.run["process"]: one.run.get("parent") for one in episodes if "process" in one.run}}
+    alone = [one for one in episodes if policy_alone(one)]
+    loops = [one for one in episodes if not policy_alone(one)]
+    asked = [one for one in loops if any(True for _ in one.queries())]
+    asking = {one.run["process"] for one in asked if "process" in one.run}
+
+    def is_worker(episode: Episode) -> bool:
+        process, seen = episode.run.get("process"), set()
+        while process is not None and process not in seen:
+            seen.add(process)
+            process = above.get(process)
+            if process in asking:
+                return True
+        return False
+
+    workers = [one for one in loops if not any(True for _ in one.queries()) and is_worker(one)]
+    notes: list[str] = []
+    aside: set[int] = set()
+    for group, what in (
+        (workers, "of environments in processes below the policy's, which recorded the same steps"),
+        (alone if asked else [], "of the policy alone, whose answers stand in the recordings of the loop"),
+    ):
+        aside.update(map(id, group))
+        if group:
+            plural = f"{len(group)} recordings" if len(group) > 1 else "1 recording"
+            notes.append(f"not judged: {plural} {what}")
+    return [one for one in episodes if id(one) not in aside], notes
 
 
 def judge(episode: Episode, profile: Profile, spec: RunSpec | None = None) -> Diagnosis:
@@ -129,13 +177,18 @@ def selected_checks(spec: RunSpec | None) -> tuple[Check, ...]:
     return tuple(check for check in checks if check.code in chosen and check.code not in spec.checks.ignore)
 
 
-def choose_profile(run: Mapping[str, Any], spec: RunSpec | None = None) -> Profile:
-    """The profile that the run.yaml names, else the one that fits the recorded checkpoint; overrides applied."""
+def choose_profile(run: Mapping[str, Any], spec: RunSpec | None = None, suite: str = "") -> Profile:
+    """The profile that the run.yaml names, else the one that fits the recorded checkpoint; overrides applied.
+
+    Args:
+        suite: the episode's, where the run does not say which one it is of.
+    """
     if spec is not None and spec.profile.name != "auto":
         profile = load_profile(spec.profile.name)
     else:
-        recorded = run.get("spec", {}).get("env", {}).get("suite", "")
-        profile = find_profile(run.get("checkpoint", {}), spec.env.suite if spec is not None else recorded)
+        named = spec.env.suite if spec is not None and spec.env is not None else suite
+        recorded = (run.get("spec") or {}).get("env") or {}
+        profile = find_profile(run.get("checkpoint", {}), named or recorded.get("suite", ""))
     if spec is not None and spec.profile.overrides:
         profile = profile.with_overrides(spec.profile.overrides)
     orientation = profile.get("image.orientation")
@@ -153,6 +206,8 @@ class _Runner:
     """What stays the same from one episode to the next."""
 
     spec: RunSpec
+    model: ModelSpec
+    env: EnvSpec
     fault: str | None
     out: Path
     progress: Progress
@@ -185,43 +240,44 @@ class _Runner:
                 where=str(out),
                 remedy="name another with --out, or remove it",
             )
-        assets = libero.prepare(spec.env.assets)
+        model, env = spec.own_loop()
+        assets = libero.prepare(env.assets)
         progress.note(f"assets: {assets.kind} ({assets.note})")
-        tasks = [libero.load_task(spec.env.suite, task) for task in _task_names(spec)]
+        tasks = [libero.load_task(env.suite, task) for task in _task_names(env)]
         for task in tasks:
-            _check_init_states(task, spec.env.init_states)
+            _check_init_states(task, env.init_states)
         if policy is None:
-            progress.note(f"loading {spec.model.path}")
+            progress.note(f"loading {model.path}")
             policy = load_policy(
-                spec.model.path,
-                device=spec.model.device,
-                dtype=spec.model.dtype,
-                unnorm_key=spec.model.unnorm_key,
-                suite=spec.env.suite,
-                attention=spec.model.attention,
-                threads=spec.model.threads,
+                model.path,
+                device=model.device,
+                dtype=model.dtype,
+                unnorm_key=model.unnorm_key,
+                suite=env.suite,
+                attention=model.attention,
+                threads=model.threads,
             )
-        _seed_everything(spec.env.seed)
+        _seed_everything(env.seed)
         run_info: dict[str, Any] = {
             "versions": versions(),
             "spec": spec.to_json(),
             "assets": {"kind": assets.kind, "note": assets.note},
             "device": device_name(policy.device),
-            "checkpoint": {**policy.facts(), "center_crop": spec.model.center_crop},
+            "checkpoint": {**policy.facts(), "center_crop": model.center_crop},
         }
         undo = all_faults()[fault][0].before_env if fault else None
         if undo is not None:
             cleanup.callback(undo())
         profile = choose_profile(run_info, spec)
-        runner = cls(spec, fault, out, progress, policy, tasks, profile, run_info, cleanup)
+        runner = cls(spec, model, env, fault, out, progress, policy, tasks, profile, run_info, cleanup)
         cleanup.callback(runner.close)
         return runner
 
     def episodes(self) -> Iterator[tuple[LiberoTask, int, int]]:
         """(task, init state index, episode number) in the order in which the official evaluation runs them."""
         for task in self.tasks:
-            states = self.spec.env.init_states
-            for number in range(self.spec.env.episodes or len(states)):
+            states = self.env.init_states
+            for number in range(self.env.episodes or len(states)):
                 yield task, states[number % len(states)], number
 
     def run(self, task: LiberoTask, init_state: int, number: int, failures: list[str]) -> Diagnosis:
@@ -243,7 +299,7 @@ class _Runner:
             "language": task.language,
             "init_state": init_state,
             "episode": number,
-            "seed": self.spec.env.seed,
+            "seed": self.env.seed,
             "horizon": loop.horizon,
             "settle_steps": loop.settle_steps,
             "camera": loop.camera,
@@ -293,8 +349,8 @@ class _Runner:
         episode = read_episode(path)
         problems = [f"{name}: {problem}" for problem in recorder.errors]
         if episode.truncated:
-            # Recording stopped, the program did not.
-            episode.outcome = outcome
+            # Recording stopped, the program did not; the file can no longer say why.
+            episode.outcome, episode.notes = outcome, (*episode.notes, *recorder.errors)
             failures.extend(problems)
         else:
             for problem in problems:
@@ -319,18 +375,17 @@ class _Runner:
         if self.loop is not None and self.loop.task is task:
             return self.loop
         self.close()
-        spec = self.spec
-        env = libero.make_env(task, resolution=spec.env.size, cameras=(spec.env.camera,), seed=spec.env.env_seed)
+        env = libero.make_env(task, resolution=self.env.size, cameras=(self.env.camera,), seed=self.env.env_seed)
         # A copy, so that what a fault changes on it does not pile up from task to task.
         policy = replace(self.policy, options=dict(self.policy.options))
         self.loop = Loop(
             env=env,
             policy=policy,
             task=task,
-            stages=reference_stages(policy, center_crop=spec.model.center_crop),
-            camera=spec.env.camera,
-            settle_steps=spec.env.settle_steps,
-            horizon=spec.env.horizon or HORIZONS.get(task.suite, 280),
+            stages=reference_stages(policy, center_crop=self.model.center_crop),
+            camera=self.env.camera,
+            settle_steps=self.env.settle_steps,
+            horizon=self.env.horizon or HORIZONS.get(task.suite, 280),
         )
         if self.fault:
             apply = all_faults()[self.fault][0].apply
@@ -354,38 +409,16 @@ def task_label(task: LiberoTask) -> str:
     return f"task{task.task_id}-{task.name.replace('_', '-')[:40].strip('-')}"
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, the platform and the libraries that decide what a loop does."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            # Put on the path by hand, as a copy without metadata.
-            version = getattr(sys.modules.get(library), "__version__", None)
-            if isinstance(version, str):
-                found[library] = version
-    return found
-
-
-def device_name(device: str) -> str:
-    """The device as a person would name it, e.g. "cuda (NVIDIA H200)"."""
-    torch = sys.modules.get("torch")
-    if torch is not None and device.startswith("cuda"):
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device
-
-
 def _profile_info(profile: Profile) -> dict[str, str]:
     return {"name": profile.name, "reason": profile.reason}
 
 
-def _task_names(spec: RunSpec) -> Sequence[int | str]:
+def _task_names(env: EnvSpec) -> Sequence[int | str]:
     from vladoctor.adapters import libero
 
-    if spec.env.tasks == "all":
-        return range(len(libero.suite_tasks(spec.env.suite)))
-    return spec.env.tasks
+    if env.tasks == "all":
+        return range(len(libero.suite_tasks(env.suite)))
+    return env.tasks
 
 
 def _check_init_states(task: LiberoTask, states: Sequence[int]) -> None:

@@ -86,33 +86,51 @@ _DEEPEST = 20
 
 @dataclass
 class Picture(Frame):
-    """A frame with its encoded forms: the thumbnail as JPEG, the full frame as PNG where it was encoded."""
+    """A frame with its encoded forms: the thumbnail as JPEG, the full frame as PNG where it was encoded.
+
+    Attributes:
+        develop: makes the thumbnail and the extremes, where that is still to be done.
+    """
 
     jpeg: bytes = field(default=b"", repr=False)
     png: bytes | None = field(default=None, repr=False)
+    develop: Callable[[], None] | None = field(default=None, repr=False)
 
 
-def capture(frame: np.ndarray, thumbnail: int = THUMBNAIL, *, keep: bool = True) -> Picture:
+def capture(frame: np.ndarray, thumbnail: int = THUMBNAIL, *, keep: bool = True, later: bool = False) -> Picture:
     """Take a picture of a frame: its thumbnail, its extremes and, if asked for, a copy of all of it.
 
     Args:
         frame: uint8 (H, W, 3), RGB; not changed, and free to be changed afterwards.
         thumbnail: longest side of the thumbnail in pixels; smaller frames are kept as they are.
         keep: whether the full frame may be needed.
+        later: only copy it now; `Picture.develop` does the rest, which `TraceWriter.write_step` calls.
 
     Raises:
         ValueError: the frame is of another shape or type.
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(f"a frame must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
-    copy = frame.copy() if keep else None
-    return picture(
-        area_average(frame, thumbnail),
+    copy = np.array(frame) if keep or later else frame
+    taken = Picture(
         (int(frame.shape[0]), int(frame.shape[1])),
-        load_full=None if copy is None else lambda: copy,
-        minimum=float(frame.min()),
-        maximum=float(frame.max()),
+        lambda: area_average(copy, thumbnail),
+        (lambda: copy) if keep else None,
     )
+
+    def develop() -> None:
+        nonlocal copy
+        taken.develop = None
+        jpeg = taken.jpeg = encode_jpeg(area_average(copy, thumbnail))
+        taken.minimum, taken.maximum = float(copy.min()), float(copy.max())
+        taken.load_thumbnail = lambda: _decode(jpeg)
+        if not keep:
+            copy = np.empty(0, np.uint8)
+
+    taken.develop = develop
+    if not later:
+        develop()
+    return taken
 
 
 def picture(
@@ -261,6 +279,9 @@ class TraceWriter:
         self._check_open()
         self._intact = False
         full = step.query is not None and self.full_due
+        for frame in pictures_of(step):
+            if isinstance(frame, Picture) and frame.develop is not None:
+                frame.develop()
         self._tick()
         for camera, frame in step.frames.items():
             self._add_frame(f"/camera/{camera}", camera, frame, full)
@@ -326,6 +347,15 @@ class TraceWriter:
 
     def _add_json(self, topic: str, schema: str, value: Mapping[str, Any]) -> None:
         self._mcap.add(topic, schema, self._time, self.steps, encode_json(value))
+
+
+def pictures_of(step: Step) -> Iterator[Frame]:
+    """Every picture of a step: the cameras' frames and the images that the model was given."""
+    yield from step.frames.values()
+    if step.query is not None:
+        if step.query.image is not None:
+            yield step.query.image
+        yield from step.query.more_images.values()
 
 
 def read_episode(path: Path | str) -> Episode:

@@ -14,11 +14,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vladoctor.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 _STATISTICS = (
@@ -68,20 +67,16 @@ class OpenVLAPolicy:
 
     def facts(self) -> dict[str, Any]:
         """What the checkpoint says of itself, for the trace (see `records.Episode.run`)."""
-        config = self.model.config
-        images = self.processor.image_processor
+        from vladoctor.taps.checkpoint import checkpoint_facts
+        from vladoctor.taps.processors import normalisation_of
+
         return {
+            "pixel_mean": [],
+            "pixel_std": [],
+            **checkpoint_facts(self.model, normalisation_of(self.processor.image_processor)),
             "name": self.path.name,
-            "model_type": config.model_type,
-            "architectures": list(config.architectures or []),
-            "norm_stats": _plain(self.model.norm_stats),
             "unnorm_key": self.unnorm_key,
-            "n_action_bins": int(config.n_action_bins),
-            "vocab_size": int(self.model.vocab_size),
             "image_size": self.image_size,
-            "pixel_mean": [float(value) for tower in getattr(images, "means", ()) for value in tower],
-            "pixel_std": [float(value) for tower in getattr(images, "stds", ()) for value in tower],
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "dtype": self.dtype,
         }
 
@@ -288,7 +283,3 @@ def _device(torch: Any, device: str) -> str:
 
 def _dtype_argument(transformers: Any) -> str:
     return "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=lambda array: np.asarray(array).tolist()))

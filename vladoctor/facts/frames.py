@@ -150,7 +150,10 @@ def camera_views(facts: Facts) -> tuple[View, ...]:
 
 
 def model_view(facts: Facts) -> View | None:
-    """The images that the model was given; None where none was recorded."""
+    """The images that the model was given; None where none was recorded.
+
+    Those of which the levels are not known are left out, unless they are of one value all over.
+    """
     return next((view for view in _all_views(facts) if not view.camera), None)
 
 
@@ -178,6 +181,11 @@ def pixel_spread(query: Query) -> float | None:
     return max(high - low for low, high in zip(lowest, highest, strict=True))
 
 
+def levels_known(query: Query) -> bool:
+    """Whether the model's image shows how bright it is, or shapes only, as its normalisation could not be seen."""
+    return query.options.get("image_scale") != "relative"
+
+
 def _all_views(facts: Facts) -> tuple[View, ...]:
     if facts not in _views:
         _views[facts] = tuple(_view(name, taken) for name, taken in _taken(facts.episode).items() if taken)
@@ -189,8 +197,9 @@ def _taken(episode: Episode) -> Mapping[str, list[tuple[int, Frame]]]:
     for step in episode.steps:
         for name, frame in step.frames.items():
             found.setdefault(name, []).append((step.number, frame))
-        if step.query is not None and step.query.image is not None:
-            found[""].append((step.number, step.query.image))
+        query = step.query
+        if query is not None and query.image is not None and (levels_known(query) or pixel_spread(query) == 0.0):
+            found[""].append((step.number, query.image))
     return found
 
 

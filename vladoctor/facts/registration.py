@@ -28,7 +28,7 @@ not decided (the wrist camera where its view is symmetric, mostly).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -238,6 +238,28 @@ def confirm(raw: np.ndarray, image: np.ndarray, known: Registration) -> Registra
     return found
 
 
+def fits(scenes: np.ndarray, image: np.ndarray, known: Registration) -> np.ndarray:
+    """How well an image fits several frames, at the place where it was found on one of them.
+
+    Args:
+        scenes: float32 (n, 64, 64), each `grey(frame, 64)` of a frame of the same camera.
+
+    Returns:
+        float32 (n,), scores as `Registration.score`.
+    """
+    content = _content(image) if max(known.scales) > _PADDED else _WHOLE
+    corners = np.array(known.offset) + content * np.array(known.scales)
+    undo = inverse(known.element)
+    top, height, left, width = _window(np.sort(move_points(undo, corners), axis=0))
+    (first, low), (last, high) = np.rint(content * image.shape[:2]).astype(int)
+    wanted = _shrink(apply(undo, grey(image[first:last, low:high], _GRID))[None], _FINAL)
+    rows, columns = (
+        _weights(_GRID, _FINAL, np.float32(start), np.float32(side)) for start, side in ((top, height), (left, width))
+    )
+    seen = _normalise(_local_contrast(rows @ scenes @ columns.T))
+    return np.asarray(seen @ _normalise(_local_contrast(wanted))[0])
+
+
 def grey(frame: np.ndarray, size: int) -> np.ndarray:
     """Mean of the channels of a frame (H, W, 3), resampled with antialiasing to float32 (size, size), 0..255."""
     values = frame.mean(axis=-1, dtype=np.float32) if frame.ndim == 3 else frame.astype(np.float32)
@@ -264,15 +286,16 @@ def matches(facts: Facts) -> tuple[Match, ...]:
     Queries of which the image or every raw frame is missing are left out. Computed once for each `Facts`.
     """
     if facts not in _matches:
-        _matches[facts] = tuple(_follow(facts.episode.steps))
+        images = [(step, step.query.image) for step in facts.episode.steps if step.query and step.query.image]
+        _matches[facts] = tuple(follow(images))
     return _matches[facts]
 
 
-def _follow(steps: Sequence[Step]) -> Iterator[Match]:
+def follow(images: Iterable[tuple[Step, Frame]]) -> Iterator[Match]:
+    """Register images, each to the raw frames of its step, from one to the next; see `matches`."""
     known: Match | None = None
-    for step in steps:
-        image = step.query.image if step.query else None
-        if image is None or not step.frames:
+    for step, image in images:
+        if not step.frames:
             continue
         frames, cameras = step.frames, list(step.frames)
         if known is not None and known.camera in frames and known.registration.decisive:

@@ -296,14 +296,22 @@ def published_statistics() -> dict[str, Statistics]:
     return {key: found for key, found in read.items() if found is not None}
 
 
-def observe(episode: Episode, layout: TokenLayout) -> Observations | None:
-    """Every action of which both the ids and a value were recorded; None if there is none."""
+def observe(
+    episode: Episode, layout: TokenLayout, executed_of: Mapping[int, Sequence[float]] | None = None
+) -> Observations | None:
+    """Every action of which both the ids and a value were recorded; None if there is none.
+
+    Args:
+        executed_of: step of a query -> what was executed of its answer (`links.executed_by_query`); by default, what
+            was executed at its own step.
+    """
     size = len(layout.dimensions)
     of_step = {step.number: step for step in episode.steps}
     steps, ids, returned, executed = [], [], [], []
     for tokens in action_tokens(episode, layout):
         step = of_step[tokens.step]
-        rows = [_row(step.query.action if step.query else None, size), _row(step.executed, size)]
+        done = step.executed if executed_of is None else executed_of.get(tokens.step, ())
+        rows = [_row(step.query.action if step.query else None, size), _row(done, size)]
         if np.isfinite(rows).all(axis=1).any():
             steps.append(tokens.step)
             ids.append(tokens.ids)
@@ -376,9 +384,14 @@ def describe(way: Candidate | None) -> str:
 
 def asked_for(episode: Episode) -> list[str]:
     """The statistic keys that the loop passed on or set, in order of first use."""
-    keys = [query.options.get("unnorm_key") for _, query in episode.queries()]
-    keys.append((episode.run.get("checkpoint") or {}).get("unnorm_key"))
+    keys = [*passed_on(episode), (episode.run.get("checkpoint") or {}).get("unnorm_key")]
     return list(dict.fromkeys(str(key) for key in keys if key))
+
+
+def passed_on(episode: Episode) -> tuple[str, ...]:
+    """The statistic keys that were named in the calls themselves, in order of first use."""
+    keys = [query.options.get("unnorm_key") for _, query in episode.queries()]
+    return tuple(dict.fromkeys(str(key) for key in keys if key))
 
 
 def departure(

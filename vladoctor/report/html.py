@@ -27,9 +27,11 @@ from vladoctor import __version__
 from vladoctor.check import Severity, Stage, all_checks
 from vladoctor.diagnosis import CheckResult, Diagnosis, Finding
 from vladoctor.facts import registration
+from vladoctor.facts.coverage import PARTLY, SEEN, UNSEEN, Coverage
 from vladoctor.records import Episode, Frame
-from vladoctor.report import markup
+from vladoctor.report import markup, seen
 from vladoctor.report.json import CONFIDENCE, success_interval, trials, write_atomically
+from vladoctor.report.seen import INCLUDED
 from vladoctor.report.svg import Mark, Series, line_chart, number
 from vladoctor.result import RunResult
 
@@ -41,9 +43,6 @@ STRIP_PIXELS = 96
 FRAME_PIXELS = 288
 
 DIMENSIONS = ("Δx", "Δy", "Δz", "Δroll", "Δpitch", "Δyaw", "gripper")
-
-INCLUDED = {"vision": "part of forward", "taps": "vladoctor's own"}
-"""Timings that lie within other ones, and so do not add to the step's."""
 
 NOTABLE = ("vladoctor", "torch", "transformers", "robosuite", "mujoco")
 
@@ -91,6 +90,9 @@ def render(result: RunResult) -> str:
             facts=_facts(result),
             versions=_flat(result.run.get("versions")),
             notable=[entry for entry in _flat(result.run.get("versions")) if entry[0] in NOTABLE],
+            against=_against(result),
+            seen=_seen(result),
+            processes=seen.processes(seen.program(result) or {}),
             chain=_chain(result.diagnoses),
             rows=[_row(number, diagnosis, number in shown) for number, diagnosis in numbered],
             details=details,
@@ -161,6 +163,8 @@ def _verdict(result: RunResult) -> Verdict:
     target = next(n for n, diagnosis in enumerate(diagnoses, 1) if diagnosis.headline is finding)
     what = _brief(finding.message, 130)
     advice = "Look at this first." if finding.severity is Severity.LOOK else "Fix this first."
+    if finding.about_evidence:
+        advice = "Of that nothing is said."
     more = [
         f"{counts[other]} of {episodes} otherwise: {other} "
         + next(headline.name for headline in headlines if headline.code == other)
@@ -193,8 +197,9 @@ def _acquittal(diagnoses: Sequence[Diagnosis]) -> Verdict:
 
 def _coverage(diagnoses: Sequence[Diagnosis]) -> str:
     """How much stands behind a healthy verdict."""
-    codes = {result.code for diagnosis in diagnoses for result in diagnosis.results}
-    passed = {result.code for diagnosis in diagnoses for result in diagnosis.results if result.state == "passed"}
+    results = [result for diagnosis in diagnoses for result in diagnosis.results if not result.about_evidence]
+    codes = {result.code for result in results}
+    passed = {result.code for result in results if result.state == "passed"}
     silent = f"; {len(codes - passed)} had nothing to say" if codes - passed else ""
     return f"{len(passed)} of {len(codes)} checks found what they looked at right{silent}"
 
@@ -247,6 +252,7 @@ def _notices(result: RunResult) -> list[tuple[str, str]]:
     if assets.get("kind") not in (None, "real"):
         notices.append((f"Assets: {assets['kind']}", str(assets.get("note") or "")))
     notices += [("The run is not complete", failure) for failure in result.failures]
+    notices += [("Note", note) for note in result.notes]
     crashed = Counter(f"{check.code} {check.name}" for diagnosis in result.diagnoses for check in diagnosis.crashed)
     notices += [
         (f"{check} crashed", f"In {count} of {len(result.diagnoses)} episodes; a crash is neither a pass nor a finding")
@@ -279,6 +285,7 @@ def _facts(result: RunResult) -> list[tuple[str, str, str]]:
     tasks = [diagnosis.episode.task for diagnosis in result.diagnoses]
     suites = sorted({str(task["suite"]) for task in tasks if task.get("suite")})
     ids = sorted({str(task.get("task_id", "?")) for task in tasks}, key=lambda task: (len(task), task))
+    environments = sorted({str(task["environment"]) for task in tasks if task.get("environment")})
     instructions = len({task.get("language") for task in tasks})
     asked = f"task {', '.join(ids)}" + (f", {instructions} instructions" if instructions > len(ids) else "")
     profile = run.get("profile") or {}
@@ -292,18 +299,57 @@ def _facts(result: RunResult) -> list[tuple[str, str, str]]:
     device = run.get("device")
     facts = [
         ("Model", str(checkpoint.get("name") or "not recorded"), ", ".join(str(note) for note in model_notes if note)),
-        ("Suite", ", ".join(suites) or "not recorded", asked if ids else ""),
+        ("Suite", ", ".join(suites), asked)
+        if suites or not environments
+        else ("Environment", ", ".join(environments), ""),
         ("Profile", str(profile.get("name") or "none"), str(profile.get("reason") or "")),
-        (
-            "Assets",
-            {"real": "real (LIBERO's own)"}.get(str(assets.get("kind")), str(assets.get("kind") or "not recorded")),
-            str(assets.get("note") or "") if assets.get("kind") == "real" else "",
-        ),
-        ("Fault injected", str(run.get("fault") or "none"), ""),
     ]
+    program = seen.program(result)
+    if program is not None:
+        ended = f"ended by {program['signal']}" if program.get("signal") else f"exit status {program.get('status')}"
+        facts.insert(0, ("Program", seen.command_line(program.get("command", ())), ended))
+    else:
+        facts += [
+            (
+                "Assets",
+                {"real": "real (LIBERO's own)"}.get(str(assets.get("kind")), str(assets.get("kind") or "not recorded")),
+                str(assets.get("note") or "") if assets.get("kind") == "real" else "",
+            ),
+            ("Fault injected", str(run.get("fault") or "none"), ""),
+        ]
     if device:
         facts.append(("Device", markup.value(device), ""))
     return facts
+
+
+def _against(result: RunResult) -> tuple[str, str]:
+    """(profile, why it and no other); ("", "") where there was nothing to compare."""
+    profile = result.run.get("profile") or {}
+    return (str(profile.get("name") or ""), str(profile.get("reason") or "")) if result.diagnoses else ("", "")
+
+
+_STATES = {SEEN: "seen", PARTLY: "partly", UNSEEN: "not seen"}
+
+
+def _seen(result: RunResult) -> Mapping[str, Any]:
+    """What was seen of each stage, how the stages hang together, and what the taps cost."""
+    covered = seen.of_run(result.diagnoses)
+    cost = seen.cost(diagnosis.episode for diagnosis in result.diagnoses)
+    return {
+        "rows": [(one, _STATES[one.state], _brief_count(one)) for one in covered],
+        "cost": cost.sentence if cost else "",
+        "budget": seen.budget_in_words(result.run.get("budget")),
+        "links": _common([diagnosis.links for diagnosis in result.diagnoses]),
+    }
+
+
+def _brief_count(one: Coverage) -> str:
+    return f"{one.steps} of {one.total} {one.unit}" if one.total else ""
+
+
+def _common(told: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Of one episode all sentences; of several those stand with the episodes."""
+    return told[0] if len(told) == 1 else ()
 
 
 def _flat(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -313,9 +359,9 @@ def _flat(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 def _chain(diagnoses: Sequence[Diagnosis]) -> list[dict[str, str]]:
     """The loop's stages with what was found at each over all episodes."""
     stage_of = {check.code: check.stage for check in all_checks()}
-    roots = [f for d in diagnoses for f in d.findings if not f.explained_by]
+    roots = [f for d in diagnoses for f in d.findings if not f.explained_by and not f.about_evidence]
     consequences = [f for d in diagnoses for f in d.findings if f.explained_by]
-    passed = {r.code for d in diagnoses for r in d.results if r.state == "passed"}
+    passed = {r.code for d in diagnoses for r in d.results if r.state == "passed" and r.judged}
     chain = []
     for stage in Stage:
         codes = ", ".join(sorted(code for code in passed if stage_of.get(code) is stage))
@@ -364,6 +410,7 @@ def _row(number_: int, diagnosis: Diagnosis, linked: bool) -> Mapping[str, Any]:
     return {
         "number": number_,
         "task": episode.task,
+        "title": _title(episode),
         "outcome": episode.outcome,
         "ended": ENDINGS.get(episode.outcome.ended, episode.outcome.ended),
         "headline": headline,
@@ -373,6 +420,14 @@ def _row(number_: int, diagnosis: Diagnosis, linked: bool) -> Mapping[str, Any]:
         "missing": len(diagnosis.evidence_missing),
         "linked": linked,
     }
+
+
+def _title(episode: Episode) -> str:
+    """ "task 0, init state 30", or an episode's name, where a task has no number."""
+    task, state = episode.task.get("task_id"), episode.task.get("init_state")
+    if task is None:
+        return episode.name
+    return f"task {task}" + (f", init state {state}" if state is not None else "")
 
 
 def _episode(number_: int, diagnosis: Diagnosis, folder: Path | None) -> dict[str, Any]:
@@ -387,6 +442,8 @@ def _episode(number_: int, diagnosis: Diagnosis, folder: Path | None) -> dict[st
         "findings": _findings(diagnosis),
         "checks": _checks(diagnosis),
         "missing_reasons": diagnosis.evidence_missing,
+        "links": diagnosis.links,
+        "notes": episode.notes,
         "strip": _strip(diagnosis),
         "camera": next(iter(_cameras(episode)), ""),
         "actions": _action_charts(diagnosis),

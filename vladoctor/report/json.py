@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vladoctor
+from vladoctor.report.seen import cost, of_run
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import Diagnosis
@@ -36,6 +37,7 @@ def run_report(result: RunResult) -> dict[str, Any]:
         "summary": _summary(result),
         "episodes": [_episode(diagnosis, result.folder) for diagnosis in result.diagnoses],
         "failures": list(result.failures),
+        "notes": list(result.notes),
     }
     plain: dict[str, Any] = _jsonable(report)
     return plain
@@ -122,6 +124,21 @@ def _run(result: RunResult) -> dict[str, Any]:
         "profile": run.get("profile"),
         "device": run.get("device"),
         "fault": run.get("fault") or None,
+        "program": run.get("program"),
+        "taps": _taps(result),
+    }
+
+
+def _taps(result: RunResult) -> dict[str, Any] | None:
+    found = cost(diagnosis.episode for diagnosis in result.diagnoses)
+    if found is None:
+        return None
+    return {
+        "ms_per_step": round(found.taps, 3),
+        "step_ms": round(found.step, 3),
+        "share": round(found.share, 5),
+        "steps": found.steps,
+        "budget": result.run.get("budget"),
     }
 
 
@@ -154,6 +171,7 @@ def _summary(result: RunResult) -> dict[str, Any]:
         }
         if interval
         else None,
+        "seen": [{"stage": one.stage, "state": one.state, "why": one.why} for one in of_run(result.diagnoses)],
         "without_findings": sum(not diagnosis.findings for diagnosis in result.diagnoses),
         "headlines": sorted(headlines.values(), key=lambda entry: (-entry["episodes"], entry["code"])),
         "checks": sorted(checks.values(), key=lambda entry: str(entry["code"])),
@@ -186,6 +204,9 @@ def _episode(diagnosis: Diagnosis, folder: Path | None) -> dict[str, Any]:
             for check in diagnosis.results
         ],
         "missing": list(diagnosis.evidence_missing),
+        "notes": list(episode.notes),
+        "seen": [vars(stage) for stage in diagnosis.covered],
+        "links": list(diagnosis.links),
         "timings": stage_times(episode),
     }
 

@@ -21,6 +21,8 @@ from rich.text import Text
 
 import vladoctor
 from vladoctor.check import Severity
+from vladoctor.facts.coverage import sentence
+from vladoctor.report import seen
 from vladoctor.report.json import success_interval, trials
 from vladoctor.result import FAILED, FINDINGS, INCOMPLETE, Progress, RunResult
 
@@ -70,10 +72,12 @@ def print_summary(
     stream: TextIO | None = None,
     width: int | None = None,
     colour: bool | None = None,
+    status: tuple[int, str] | None = None,
 ) -> None:
     """Print what was found.
 
     Args:
+        status: exit status and the reason for it, where it is not the result's.
         reports: files that were written, named at the end.
         width: columns; by default the terminal's, or 80.
         colour: by default as the terminal and NO_COLOR say.
@@ -84,9 +88,9 @@ def print_summary(
     for path in reports:
         # Whole on one line however long, so that it can be clicked or copied.
         console.print(Text(f"Report: {_short(path)}"), soft_wrap=True)
-    reason = _status_reason(result)
+    number, reason = status or (result.exit_status, _status_reason(result))
     if reason:
-        console.print(Text(f"Exit status {result.exit_status}: {reason}", style="dim"))
+        console.print(Text(f"Exit status {number}: {reason}", style="dim"))
 
 
 def glyphs_for(console: Console) -> Glyphs:
@@ -118,8 +122,10 @@ class _Summary:
         for group in _groups(diagnoses):
             yield from self._group(group)
         yield from self._right()
+        yield from self._seen()
         yield from self._silent()
         yield from self._crashed()
+        yield from self._notes()
         yield from self._episodes()
         yield Text("")
         yield from self._verdict()
@@ -130,7 +136,9 @@ class _Summary:
         assets, profile = run.get("assets") or {}, run.get("profile") or {}
         yield Text("")
         yield Text(f"vladoctor {vladoctor.__version__}" + (f"  {spec.source}" if spec else ""), style="bold")
+        program = seen.program(self.result)
         rows = [
+            ("program", _program(program) if program else ""),
             ("model", _join(checkpoint.get("name"), checkpoint.get("dtype"), run.get("device"))),
             ("profile", _with_note(profile.get("name"), profile.get("reason"))),
             ("assets", _with_note(assets.get("kind"), assets.get("note"))),
@@ -245,7 +253,12 @@ class _Summary:
     def _right(self) -> Iterable[RenderableType]:
         """What was looked at and found right: in full for a healthy run, else only named."""
         diagnoses = self.result.diagnoses
-        passed = _by_check(diagnoses, "passed")
+        # What was seen stands on a line of its own.
+        passed = {
+            code: found
+            for code, found in _by_check(diagnoses, "passed").items()
+            if not any(result.about_evidence for result in found)
+        }
         if not passed:
             return
         yield Text("")
@@ -264,6 +277,18 @@ class _Summary:
             notes = "; ".join(dict.fromkeys(clear.message for clear in found[0].clears))
             text.append(f": {notes}")
             yield _hang(f"  {self.glyphs.right} ", text, style="green")
+
+    def _seen(self) -> Iterable[RenderableType]:
+        """Which stages were seen at all, and what that cost."""
+        covered = seen.of_run(self.result.diagnoses)
+        if covered:
+            yield Text("")
+            words = sentence(covered, brief=True)
+            yield _hang("Seen: ", Text(words.removeprefix("seen: "), overflow="fold"))
+        cost = seen.cost(diagnosis.episode for diagnosis in self.result.diagnoses)
+        if cost is not None:
+            budget = seen.budget_in_words(self.result.run.get("budget"))
+            yield _hang("Cost: ", Text(cost.sentence + (f"; {budget}" if budget else ""), overflow="fold"))
 
     def _silent(self) -> Iterable[RenderableType]:
         silent = _by_check(self.result.diagnoses, "abstained")
@@ -302,6 +327,12 @@ class _Summary:
             advice = "This is a defect of the check, not of your loop; its traceback is in the JSON report."
             yield Padding(Text(advice, style="dim"), (0, 0, 0, 2))
 
+    def _notes(self) -> Iterable[RenderableType]:
+        if self.result.notes:
+            yield Text("")
+            for note in self.result.notes:
+                yield _hang("Note: ", Text(note, overflow="fold"), style="yellow")
+
     def _episodes(self) -> Iterable[RenderableType]:
         diagnoses = self.result.diagnoses
         if not diagnoses:
@@ -333,7 +364,7 @@ class _Summary:
     def _headline(self, diagnosis: Diagnosis) -> Text:
         headline = diagnosis.headline
         if headline is None:
-            judged = any(check.state == "passed" for check in diagnosis.results)
+            judged = any(check.judged for check in diagnosis.results)
             whole = diagnosis.episode.outcome.ended in ("success", "horizon")
             return Text(("nothing found" if whole else "nothing found until then") if judged else "not judged", "dim")
         name = "" if self.narrow else f" {headline.name}"
@@ -353,11 +384,12 @@ class _Summary:
                 f"(95 % interval {_percent(interval[0])} to {_percent(interval[1])})"
                 + (f"; {rest} more did not run to an end and are not counted" if rest else "")
             )
-        broken = [diagnosis for diagnosis in diagnoses if diagnosis.findings]
-        judged = [d for d in diagnoses if any(check.state in ("passed", "failed") for check in d.results)]
+        broken = [d for d in diagnoses if any(not finding.about_evidence for finding in d.findings)]
+        judged = [d for d in diagnoses if any(check.judged for check in d.results)]
         if broken:
             codes = Counter(diagnosis.findings[0].code for diagnosis in broken)
-            worst = min((f.severity for d in broken for f in d.findings), key=list(Severity).index)
+            found = (f.severity for d in broken for f in d.findings if not f.about_evidence)
+            worst = min(found, key=list(Severity).index)
             named = ", ".join(f"{code} ({count})" if len(codes) > 1 else code for code, count in codes.most_common())
             causes = "root cause" if len(codes) == 1 else "root causes"
             wrong = "There is something to look at" if worst is Severity.LOOK else "Something is wrong"
@@ -370,7 +402,7 @@ class _Summary:
         elif self.result.exit_status == INCOMPLETE or self.result.failed:
             yield Text("Nothing wrong was found, but not everything could be judged.", style="bold yellow")
         else:
-            checks = {check.code for diagnosis in judged for check in diagnosis.results if check.state == "passed"}
+            checks = {check.code for diagnosis in judged for check in diagnosis.results if check.judged}
             yield Text(
                 f"Healthy: {_plural(len(checks), 'check')} looked at {_plural(len(judged), 'episode')} "
                 "and found nothing wrong.",
@@ -472,6 +504,11 @@ def _names(diagnoses: Sequence[Diagnosis]) -> str:
     names = [diagnosis.episode.name for diagnosis in diagnoses]
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _program(program: Mapping[str, Any]) -> str:
+    count = len(program.get("processes", ()))
+    return _with_note(seen.command_line(program.get("command", ())), f"{count} processes" if count > 1 else "")
 
 
 def _count(count: int, total: int, name: str = "") -> str:

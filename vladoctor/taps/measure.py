@@ -1,7 +1,8 @@
 """Takes what a model was given and what it answered, on the CPU at once, on a GPU without ever waiting for it.
 
 Of every generated token three numbers are kept, from the logits that the output head returned for it: the probability
-mass on the action ids, the log-probability by which the best id leads, and the entropy within the action ids.
+mass on the action ids, the log-probability by which the best id leads, and the entropy within the action ids. Where it
+is not known which ids are actions, only the second.
 
 On a CPU they are computed when the query ends, row by row through memory that is kept, because fresh arrays of that
 size cost more than the arithmetic; the image when it begins, while it is still in the cache. On a GPU the arithmetic is
@@ -13,6 +14,7 @@ No call here synchronises.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,33 +26,64 @@ if TYPE_CHECKING:
     import torch
 
     from vladoctor.taps.recorder import Recorder
+    from vladoctor.taps.watch import Watch
 
 
 class TokenStatistics:
-    """Mass on the action ids, margin and entropy of generated tokens, from one row of logits each."""
+    """Mass on the action ids, margin and entropy of generated tokens, from one row of logits each.
 
-    def __init__(self, first: int, last: int) -> None:
-        self.first, self.stop = first, last + 1
+    Args:
+        first, last: action ids; None where they are not known.
+    """
+
+    def __init__(self, first: int | None, last: int | None) -> None:
+        self.first, self.stop = first, None if last is None else last + 1
         self.scratch: torch.Tensor | None = None
 
-    def take(self, asked: Asked) -> None:
-        logits, query = asked.logits, asked.query
-        if any(one.dim() != 3 or one.shape[:2] != (1, 1) or one.shape[2] <= self.first for one in logits):
-            return
+    def take(self, logits: Sequence[torch.Tensor], queries: Sequence[Query], asked: Asked) -> None:
+        """Take the statistics of a batch.
 
-        def store(found: Sequence[Sequence[float]]) -> None:
-            query.action_mass, query.margin, query.entropy = (
-                tuple(round(value, digits) for value in values) for values, digits in zip(found, (9, 6, 6), strict=True)
+        Args:
+            logits: one a token, (rows, 1, vocabulary); ours to write to.
+            queries: one a row.
+        """
+        if self.first is not None and any(one.shape[2] <= self.first for one in logits):
+            return
+        if logits[0].is_cuda:
+            found = self.margins_on_gpu(logits) if self.first is None else self.on_gpu(logits)
+            asked.fetch(found, lambda landed: self.store(queries, landed.transpose(1, 2).tolist()))
+            return
+        for row, query in enumerate(queries):
+            own = [one[row : row + 1] for one in logits]
+            self.store(
+                [query], [[found] for found in ([self.margins(own)] if self.first is None else self.on_cpu(own))]
             )
 
-        if logits[0].is_cuda:
-            asked.fetch(self.on_gpu(logits), lambda found: store(found.tolist()))
-        else:
-            store(self.on_cpu(logits))
+    def store(self, queries: Sequence[Query], found: Sequence[Sequence[Sequence[float]]]) -> None:
+        """Args: found: mass, margin and entropy, or the margin alone, of every row's every token."""
+        names, digits = ("action_mass", "margin", "entropy"), (9, 6, 6)
+        if len(found) == 1:
+            names, digits = names[1:2], digits[1:2]  # type: ignore[assignment]
+        for name, places, rows in zip(names, digits, found, strict=True):
+            for query, values in zip(queries, rows, strict=True):
+                setattr(query, name, (*getattr(query, name), *(round(value, places) for value in values)))
+
+    def margins(self, logits: Sequence[torch.Tensor]) -> list[float]:
+        """Log-probability by which the best id leads, of (1, 1, vocabulary) each; they are written to."""
+        found = []
+        with np.errstate(all="ignore"):
+            for one in logits:
+                values = one.view(-1).float().numpy()
+                best = int(values.argmax())
+                peak, values[best] = float(values[best]), -np.inf
+                found.append(peak - float(values.max()))
+        return found
 
     def on_cpu(self, logits: Sequence[torch.Tensor]) -> tuple[list[float], list[float], list[float]]:
         import torch
 
+        assert self.first is not None
+        assert self.stop is not None
         width = logits[0].shape[2]
         if self.scratch is None or len(self.scratch) != width:
             # Outside of inference mode, so that it can be written to in and outside of it.
@@ -87,58 +120,116 @@ class TokenStatistics:
             return (sums * np.exp(top) / total).tolist(), margin, entropy.tolist()
 
     def on_gpu(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """As `on_cpu`, float32 (3, tokens), on the GPU."""
+        """As `on_cpu`, float32 (3, tokens, rows), on the GPU."""
         import torch
 
         with torch.inference_mode():
-            rows = torch.cat([one[0] for one in logits]).float()
-            inside = rows[:, self.first : self.stop]
-            within = torch.log_softmax(inside, 1)
-            mass = (torch.logsumexp(inside, 1) - torch.logsumexp(rows, 1)).exp()
-            top = rows.topk(2, 1).values
-            return torch.stack([mass, top[:, 0] - top[:, 1], -(within.exp() * within).sum(1)])
+            rows = torch.cat([one.transpose(0, 1) for one in logits]).float()
+            inside = rows[..., self.first : self.stop]
+            within = torch.log_softmax(inside, -1)
+            mass = (torch.logsumexp(inside, -1) - torch.logsumexp(rows, -1)).exp()
+            top = rows.topk(2, -1).values
+            return torch.stack([mass, top[..., 0] - top[..., 1], -(within.exp() * within).sum(-1)])
+
+    def margins_on_gpu(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """As `margins`, float32 (1, tokens, rows), on the GPU."""
+        import torch
+
+        with torch.inference_mode():
+            top = torch.cat([one.transpose(0, 1) for one in logits]).float().topk(2, -1).values
+            return (top[..., 0] - top[..., 1])[None]
+
+
+@dataclass(eq=False)
+class Normalisation:
+    """How pixels became `pixel_values`: (levels / 255 - mean) / std.
+
+    Attributes:
+        mean, std: one a channel, all towers in a row: 3 numbers, or 6 for a fused tower.
+        whole_last: of several images, the last is the whole one and the others are parts of it.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    whole_last: bool = False
+    on_device: dict[torch.device, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scale = np.asarray([255.0 * value for value in self.std[:3]], np.float32)
+        # Half a level more, as making integers of floats cuts off.
+        self.shift = np.asarray([255.0 * value + 0.5 for value in self.mean[:3]], np.float32)
+
+    def constants(self, device: torch.device) -> torch.Tensor:
+        """Scale and shift, float32 (2, 3)."""
+        import torch
+
+        constants = self.on_device.get(device)
+        if constants is None:
+            # Filled on the GPU: copying them there from ordinary memory would wait for it.
+            constants = self.on_device[device] = torch.empty(2, 3, device=device)
+            for row, values in enumerate((self.scale, self.shift)):
+                for channel, value in enumerate(values.tolist()):
+                    constants[row, channel].fill_(value)
+        return constants
 
 
 class ModelImages:
     """What the model was given as an image, and its statistics by channel."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder | Watch) -> None:
         self.recorder = recorder
-        self.known = len(mean) >= 3 and len(std) >= 3
-        self.mean, self.std = ([float(value) for value in values[:3]] for values in (mean, std))
-        self.scale = np.asarray([255.0 * value for value in self.std], np.float32)
-        # Half a level more, as making integers of floats cuts off.
-        self.shift = np.asarray([255.0 * value + 0.5 for value in self.mean], np.float32)
-        self.on_device: dict[torch.device, torch.Tensor] = {}
 
-    def take(self, asked: Asked, pixels: torch.Tensor) -> None:
-        """Take `pixel_values`, float (channels, H, W); the image is made of the first three."""
+    def take(self, asked: Asked, query: Query, pixels: torch.Tensor, known: Normalisation | None, slot: str) -> None:
+        """Take one image of `pixel_values`, float (channels, H, W); the picture is made of the first three.
+
+        Without a normalisation its values are stretched to 0..255, and `options["image_scale"]` says "relative": such a
+        picture shows shapes, but not how bright they are. Of a single value nothing can be stretched, and it is grey.
+
+        Args:
+            slot: name of a further image; "" for the first.
+        """
         import torch
 
         height, width = int(pixels.shape[1]), int(pixels.shape[2])
         factor = -(-max(height, width) // self.recorder.thumbnail)
-        image = self.known and pixels.shape[0] >= 3
+        image = pixels.shape[0] >= 3
         small = image and not (height % factor or width % factor)
         # Where whole pixels do not make up its blocks, the thumbnail is made of the full image.
         full = image and (self.recorder.full_due or not small)
         taken: dict[str, np.ndarray] = {}
+        if image and known is None:
+            query.options = {**query.options, "image_scale": "relative"}
 
         def finish() -> None:
             low, high = taken["low"].tolist(), taken["high"].tolist()
-            asked.query.pixel_stats = {"mean": taken["mean"].tolist(), "min": low, "max": high}
-            if image:
-                thumbnail = taken["small"] if small else area_average(taken["full"], self.recorder.thumbnail)
-                asked.query.image = self.picture(thumbnail, (height, width), taken.get("full"), low, high)
+            if not slot:
+                query.pixel_stats = {"mean": taken["mean"].tolist(), "min": low, "max": high}
+            if not image:
+                return
+            thumbnail = taken["small"] if small else area_average(taken["full"], self.recorder.thumbnail)
+            made = _picture(thumbnail, (height, width), taken.get("full"), low, high, known)
+            if slot:
+                query.more_images = {**query.more_images, slot: made}
+            else:
+                query.image = made
 
         if pixels.is_cuda:
             with torch.inference_mode():
                 values = pixels.float()
                 mean, low, high = values.mean((1, 2)), values.amin((1, 2)), values.amax((1, 2))
                 found = {"mean": mean, "low": low, "high": high}
-                if small:
-                    found["small"] = self.bytes_on_gpu(torch.nn.functional.avg_pool2d(values[:3], factor))
-                if full:
-                    found["full"] = self.bytes_on_gpu(values[:3])
+                if image:
+                    if known is not None:
+                        scale, shift = known.constants(pixels.device)
+                    else:
+                        bottom, top = low[:3].min(), high[:3].max()
+                        scale = 255.0 / (top - bottom)
+                        shift = 0.5 - bottom * scale
+                    if small:
+                        pooled = torch.nn.functional.avg_pool2d(values[:3], factor)
+                        found["small"] = _bytes_on_gpu(pooled, scale, shift)
+                    if full:
+                        found["full"] = _bytes_on_gpu(values[:3], scale, shift)
                 for name, one in found.items():
                     asked.fetch(one, lambda landed, name=name: taken.update({name: landed.numpy()}))  # type: ignore[misc]
             asked.then(finish)
@@ -147,63 +238,76 @@ class ModelImages:
         flat = array.reshape(len(array), -1)
         taken["low"], taken["high"] = flat.min(1), flat.max(1)
         taken["mean"] = np.add.reduce(np.add.reduce(array, axis=1), axis=1) / (height * width)
-        if small:
-            taken["small"] = self.to_bytes(_pool(array[:3], factor))
-        if full:
-            taken["full"] = self.to_bytes(array[:3])
+        if image:
+            factors = (known.scale, known.shift) if known is not None else _stretch(taken["low"], taken["high"])
+            if small:
+                taken["small"] = _to_bytes(_pool(array[:3], factor), *factors)
+            if full:
+                taken["full"] = _to_bytes(array[:3], *factors)
         finish()
 
-    def picture(
-        self,
-        small: np.ndarray,
-        shape: tuple[int, int],
-        full: np.ndarray | None,
-        low: Sequence[float],
-        high: Sequence[float],
-    ) -> Picture:
-        def levels(values: Sequence[float]) -> list[float]:
-            return [255.0 * (value * std + mean) for value, mean, std in zip(values, self.mean, self.std, strict=False)]
 
-        return picture(
-            small,
-            shape,
-            load_full=None if full is None else lambda: full,
-            minimum=max(0.0, min(255.0, round(min(levels(low)), 3))),
-            maximum=max(0.0, min(255.0, round(max(levels(high)), 3))),
-        )
+def _picture(
+    small: np.ndarray,
+    shape: tuple[int, int],
+    full: np.ndarray | None,
+    low: Sequence[float],
+    high: Sequence[float],
+    known: Normalisation | None,
+) -> Picture:
+    if known is None:
+        if not max(high[:3]) > min(low[:3]):
+            small, full = (None if one is None else np.full_like(one, 128) for one in (small, full))  # type: ignore[assignment]
+        return picture(small, shape, load_full=None if full is None else lambda: full)
+    mean, std = known.mean, known.std
 
-    def to_bytes(self, pixels: np.ndarray) -> np.ndarray:
-        """Undo the first tower's normalisation: float32 (3, h, w) to uint8 (h, w, 3)."""
-        levels = pixels * self.scale[:, None, None]
-        levels += self.shift[:, None, None]
-        with np.errstate(invalid="ignore"):
-            np.maximum(levels, 0.0, out=levels)
-            np.minimum(levels, 255.0, out=levels)
-            return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+    def levels(values: Sequence[float]) -> list[float]:
+        triples = zip(values[:3], mean[:3], std[:3], strict=True)
+        return [255.0 * (value * spread + middle) for value, middle, spread in triples]
 
-    def bytes_on_gpu(self, pixels: torch.Tensor) -> torch.Tensor:
-        """As `to_bytes`, on the GPU."""
-        import torch
+    return picture(
+        small,
+        shape,
+        load_full=None if full is None else lambda: full,
+        minimum=max(0.0, min(255.0, round(min(levels(low)), 3))),
+        maximum=max(0.0, min(255.0, round(max(levels(high)), 3))),
+    )
 
-        constants = self.on_device.get(pixels.device)
-        if constants is None:
-            # Filled on the GPU: copying them there from ordinary memory would wait for it.
-            constants = self.on_device[pixels.device] = torch.empty(2, 3, device=pixels.device)
-            for row, values in enumerate((self.scale, self.shift)):
-                for channel, value in enumerate(values.tolist()):
-                    constants[row, channel].fill_(value)
-        levels = pixels.permute(1, 2, 0) * constants[0] + constants[1]
-        return levels.clamp(0.0, 255.0).to(torch.uint8).contiguous()
+
+def _stretch(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift that bring values to 0..255, the same in all channels."""
+    bottom, top = float(low[:3].min()), float(high[:3].max())
+    scale = 255.0 / (top - bottom) if top > bottom else 0.0
+    return np.full(3, scale, np.float32), np.full(3, 0.5 - bottom * scale, np.float32)
+
+
+def _to_bytes(pixels: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Make levels of float32 (3, h, w): uint8 (h, w, 3)."""
+    levels = pixels * scale[:, None, None]
+    levels += shift[:, None, None]
+    with np.errstate(invalid="ignore"):
+        np.maximum(levels, 0.0, out=levels)
+        np.minimum(levels, 255.0, out=levels)
+        return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+
+
+def _bytes_on_gpu(pixels: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """As `_to_bytes`, on the GPU."""
+    import torch
+
+    levels = pixels.permute(1, 2, 0) * scale + shift
+    return levels.clamp(0.0, 255.0).to(torch.uint8).contiguous()
 
 
 class Asked:
-    """One query, and what is still to be done for it: from a GPU, once an event has passed."""
+    """One call of the policy, and what is still to be done for it: from a GPU, once an event has passed.
+
+    Attributes:
+        queries: one a row of the batch; empty until the number of rows is known.
+    """
 
     def __init__(self) -> None:
-        self.query = Query()
-        self.logits: list[torch.Tensor] = []
-        self.vision_calls = 0
-        self.vision_seconds = 0.0
+        self.queries: list[Query] = []
         self._steps: list[Callable[[], None]] = []
         self._kept: list[torch.Tensor] = []
         self._events: list[torch.cuda.Event] = []
@@ -239,7 +343,7 @@ class Asked:
             return False
         for use in self._steps:
             use()
-        self._steps, self._kept, self.logits = [], [], []
+        self._steps, self._kept = [], []
         return True
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -22,11 +23,15 @@ Undo = Callable[[], None]
 
 
 def wrap(owner: Any, name: str, make: Maker) -> Undo:
-    """Replace an attribute of one object by `make(attribute)`; returns the call that puts it back."""
+    """Replace an attribute of one object by `make(attribute)`; returns the call that puts it back.
+
+    Of a class, the wrapper is called with `self`; a method that it inherits is replaced in that class alone.
+    """
     absent = object()
     before = vars(owner).get(name, absent)
     original = getattr(owner, name)
     wrapper = functools.wraps(original)(make(original))
+    setattr(wrapper, _MARK, True)
     setattr(owner, name, wrapper)
 
     def undo() -> None:
@@ -58,7 +63,10 @@ def wrap_classes(base: type, makers: dict[str, Maker]) -> Undo:
         for name, make in makers.items():
             found = vars(cls).get(name)
             function = found.__func__ if isinstance(found, classmethod) else found
-            if not callable(function) or isinstance(function, (staticmethod, type)) or _MARK in vars(function):
+            # Of what is not a function in Python (Cython's are like one) nothing is known.
+            if not hasattr(function, "__get__") or not hasattr(function, "__dict__") or is_wrapped(function):
+                continue
+            if not callable(function) or isinstance(function, (staticmethod, type)):
                 continue
             wrapper = functools.wraps(function)(make(function))
             setattr(wrapper, _MARK, True)
@@ -79,9 +87,8 @@ def wrap_classes(base: type, makers: dict[str, Maker]) -> Undo:
         # A class with an `__init_subclass__` of its own may not call its parent's.
         own = vars(cls).get("__init_subclass__")
         if own is None and cls is base:
-            own = classmethod(lambda cls, **kwargs: super(base, cls).__init_subclass__(**kwargs))
-            mine = hook(own)
-            base.__init_subclass__ = mine  # type: ignore[assignment]
+            mine = hook(classmethod(lambda cls, **kwargs: super(base, cls).__init_subclass__(**kwargs)))  # type: ignore[arg-type]
+            base.__init_subclass__ = mine  # type: ignore[method-assign]
             undos.append(functools.partial(_remove, base, "__init_subclass__", mine))
         elif isinstance(own, classmethod):
             mine = hook(own)
@@ -97,16 +104,26 @@ def wrap_classes(base: type, makers: dict[str, Maker]) -> Undo:
     return undo
 
 
+def is_wrapped(function: Any) -> bool:
+    """Whether a function is one of our wrappers, or wraps one in turn and says so."""
+    return getattr(function, _MARK, False) is True
+
+
 def on_import(module: str, hook: Callable[[ModuleType], None]) -> None:
     """Call `hook` with a module: at once if it is imported, else right after it is.
 
-    wrapt's import hooks cannot be taken back: `hook` has to do nothing once it is no longer wanted.
+    wrapt's import hooks cannot be taken back: `hook` has to do nothing once it is no longer wanted. For a module that
+    is not there yet only the first hook of a kind (`functools.partial`s of one function and argument are one) is kept,
+    so that programs may be watched again and again.
     """
     from wrapt import register_post_import_hook
 
-    if module in sys.modules and not _being_imported(sys.modules[module]):
-        hook(sys.modules[module])
-    else:
+    found = sys.modules.get(module)
+    if found is not None:
+        if not _when_finished(found, hook):
+            hook(found)
+    elif (key := (module, *_identity(hook))) not in _expected:
+        _expected.add(key)
         register_post_import_hook(hook, module)
 
 
@@ -118,10 +135,42 @@ def undo_all(undo: Sequence[Undo]) -> None:
 
 _MARK = "__vladoctor__"
 
+_expected: set[tuple[Any, ...]] = set()
+
+
+class _Unfinished(ModuleSpec):
+    """The spec of a module whose import is going on: calls back when Python marks it as finished.
+
+    wrapt would call at once. It happens where a module that we wrap is the one that brings in what starts the watching.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "_initializing" and not value:
+            hooks = self.__dict__.pop(_MARK)
+            self.__class__ = ModuleSpec  # type: ignore[assignment]
+            module = sys.modules.get(self.name)
+            for hook in hooks if module is not None else ():
+                hook(module)
+
+
+def _when_finished(module: ModuleType, hook: Callable[[ModuleType], None]) -> bool:
+    """Have a hook called when the import of a module ends; False if it is not going on."""
+    spec = getattr(module, "__spec__", None)
+    if not getattr(spec, "_initializing", False) or type(spec) not in (ModuleSpec, _Unfinished):
+        return False
+    spec.__dict__.setdefault(_MARK, []).append(hook)
+    spec.__class__ = _Unfinished
+    return True
+
+
+def _identity(hook: Callable[[ModuleType], None]) -> tuple[Any, ...]:
+    return (hook.func, *hook.args) if isinstance(hook, functools.partial) else (hook,)
+
 
 def _subclasses(base: type) -> Iterable[type]:
     seen: dict[type, None] = {}
-    waiting = list(base.__subclasses__())
+    waiting: list[type] = list(base.__subclasses__())
     while waiting:
         cls = waiting.pop()
         if cls not in seen:
@@ -138,7 +187,3 @@ def _put_back(cls: type, name: str, put: Any, before: Any) -> None:
 def _remove(cls: type, name: str, put: Any) -> None:
     if vars(cls).get(name) is put:
         delattr(cls, name)
-
-
-def _being_imported(module: ModuleType) -> bool:
-    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import RLock
-from time import perf_counter, sleep
+from time import perf_counter
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from vladoctor.records import Outcome, Query, Step
+from vladoctor.taps.worker import Worker
 from vladoctor.trace import Picture, TraceWriter, capture
 
 CALLS = "vladoctor"
@@ -44,11 +45,13 @@ class Recorder:
         tap: context for a tap's own code: measures its time and keeps its exceptions from the program.
 
     Args:
-        tap: of several recorders in one program, which share it.
+        tap, worker: of several recorders in one program, which share them; a recorder of one episode has its own.
     """
 
-    def __init__(self, writer: TraceWriter, tap: Guard | None = None) -> None:
+    def __init__(self, writer: TraceWriter, tap: Guard | None = None, worker: Worker | None = None) -> None:
         self.writer = writer
+        self._worker = worker or Worker()
+        self._own_worker = worker is None
         self.errors: list[str] = []
         self.active = True
         self.tap = tap or Guard(self._failed)
@@ -66,7 +69,9 @@ class Recorder:
         self._executed: tuple[float, ...] = ()
         self._timings: dict[str, float] = {}
         self._memory: dict[str, int] = {}
-        self._waiting: list[tuple[Step, Callable[[], bool]]] = []
+        self._queries = 0
+        # Each counted by one thread alone: the taps', and the worker's.
+        self._put = self._done = 0
 
     @property
     def own_seconds(self) -> float:
@@ -81,7 +86,8 @@ class Recorder:
     @property
     def full_due(self) -> bool:
         """Whether the next query's full frames will be kept."""
-        return self.writer.full_due
+        every = self.writer.full_every
+        return self._queries % every == 0 if every > 0 else self._queries == 0
 
     def attach(self, undo: Callable[[], None]) -> Callable[[], None]:
         """Register how to remove a tap; returns a call that does it, once."""
@@ -118,12 +124,13 @@ class Recorder:
                 # What the program was at when it ended, an exception most likely: nothing was executed.
                 self._query = self._query or Query(prompt=self._prompt)
                 self.stepped()
-            give_up = perf_counter() + _PATIENCE
-            while self._waiting and perf_counter() < give_up and not self._write_finished():
-                sleep(0.001)
-            for step, _ in self._waiting:
-                self.writer.write_step(step)
-            self._waiting.clear()
+        # Outside of the guard: the last jobs may take a moment, and are none of the program's steps.
+        if self._own_worker:
+            self._worker.finish(_PATIENCE)
+        else:
+            self._worker.wait(lambda: self._done == self._put, _PATIENCE)
+        with self.tap:
+            self._check_worker()
         with self.tap:
             self.writer.close(outcome if self.active else None, self.errors)
         self.active = False
@@ -149,7 +156,7 @@ class Recorder:
         self._frames = {}
         for camera, frame in frames.items():
             try:
-                self._frames[camera] = capture(frame, self.thumbnail, keep=self.full_due)
+                self._frames[camera] = capture(frame, self.thumbnail, keep=self.full_due, later=True)
             except (ValueError, AttributeError) as error:
                 self.note(f"camera {camera} is not recorded: {error}")
         self._proprio = {name: numbers(values) for name, values in proprio.items()}
@@ -177,6 +184,18 @@ class Recorder:
         query.prompt, self._prompt = (query.prompt if self._prompt is None else self._prompt), None
         self._query, self._complete = query, complete
         self._memory.update(memory or {})
+
+    def asked_all(
+        self,
+        queries: Sequence[Query],
+        *,
+        complete: Callable[[], bool] | None = None,
+        memory: Mapping[str, int] | None = None,
+    ) -> None:
+        """The policy has answered a batch, of which the first is the environment's that is recorded here."""
+        self.asked(queries[0], complete=complete, memory=memory)
+        if len(queries) > 1:
+            self.note(f"of {len(queries)} queries at once the first is recorded")
 
     def acting(self, action: Any) -> None:
         """The program is about to execute an action."""
@@ -218,11 +237,15 @@ class Recorder:
         self._query = self._complete = self._prompt = None
         self._executed = ()
         self._calls, self._timings, self._memory = [], {}, {}
-        if complete is None and not self._waiting:
-            self.writer.write_step(step)
-        else:
-            self._waiting.append((step, complete or _at_once))
-            self._write_finished()
+        self._queries += step.query is not None
+        self._check_worker()
+        self._put += 1
+        self._worker.put(lambda: self._write(step, complete))
+
+    def describe(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> None:
+        """Say again what holds for run and episode; see `TraceWriter.describe`."""
+        self._put += 1
+        self._worker.put(lambda: self._describe(run, task))
 
     def took(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage in this step."""
@@ -240,11 +263,22 @@ class Recorder:
         if began is not None:
             self.took(stage, self.tap.began - began)
 
-    def _write_finished(self) -> bool:
-        """Write the waiting steps in order, up to the first whose values are not there yet."""
-        while self._waiting and self._waiting[0][1]():
-            self.writer.write_step(self._waiting.pop(0)[0])
-        return not self._waiting
+    def _write(self, step: Step, complete: Callable[[], bool] | None) -> bool:
+        """In the worker: write a step, if all of it is there."""
+        if complete is not None and not complete() and not self._worker.hurried:
+            return False
+        self.writer.write_step(step)
+        self._done += 1
+        return True
+
+    def _describe(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+        self.writer.describe(run, task)
+        self._done += 1
+        return True
+
+    def _check_worker(self) -> None:
+        if self._worker.failed is not None:
+            raise self._worker.failed
 
 
 class Guard:
@@ -294,10 +328,6 @@ def numbers(values: Any) -> tuple[float, ...]:
 def describe(error: BaseException) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {error}"
-
-
-def _at_once() -> bool:
-    return True
 
 
 def _open_statm() -> int | None:

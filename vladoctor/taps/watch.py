@@ -11,13 +11,14 @@ The rules of `vladoctor.taps.recorder` hold here as well. What makes a foreign p
 * Nothing says which query belongs to which environment. A step takes the waiting query that answered its action, by
   value; else, of a batch, the row of its own place; else the latest. What was *really* executed, and which frame a
   model's image was made of, is measured from the trace afterwards (`vladoctor.facts.links`).
-* An episode goes from one reset that is followed by steps to the next one.
+* An episode goes from one reset that is followed by steps to the next one, or to the environment's `close`.
 * A process that is forked records for itself, into files of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import sys
 import threading
@@ -27,15 +28,26 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from vladoctor.records import Outcome, Query
-from vladoctor.taps.environments import EnvAdapter, Transition
-from vladoctor.taps.patch import Undo, on_import
+from vladoctor.taps.environments import (
+    EnvAdapter,
+    Part,
+    Transition,
+    action_values,
+    as_picture,
+    frozen,
+    instruction_in,
+    remarks,
+    row,
+)
+from vladoctor.taps.patch import Undo, is_wrapped, on_import, wrap
 from vladoctor.taps.recorder import Guard, Recorder, describe, log, numbers
+from vladoctor.taps.worker import Worker
 from vladoctor.trace import FULL_EVERY, THUMBNAIL, Picture, TraceWriter, capture
 
 _SAME = 1e-5
@@ -43,6 +55,12 @@ _SAME = 1e-5
 
 _MOST_WAITING = 256
 """Queries that wait for a step, after which they are written without one: nobody here steps an environment."""
+
+ALONE = "policy alone"
+"""`Episode.task["environment"]` of queries that no environment of their process has executed."""
+
+_PATIENCE = 2.0
+"""Seconds to wait at the end for what is still to be written."""
 
 _current: Watch | None = None
 
@@ -61,7 +79,15 @@ class Watch:
         active: whether it is attached and still records.
         errors: why recording stopped, or what could not be recorded; one sentence each.
         tap: context of the taps' own code.
+        worker: writes what the taps took.
+        hooked: modules on which there are taps.
+        process: what the names of its traces begin with, to tell processes apart.
+        serving: whether the process answers others, which may end it at any moment: without an environment, its queries
+            are then written at once.
         thumbnail, full_every: see `trace.TraceWriter`.
+
+    Args:
+        facts: more of `run`, asked for once, before the first trace is begun.
     """
 
     def __init__(
@@ -69,6 +95,7 @@ class Watch:
         folder: Path,
         *,
         run: Mapping[str, Any] | None = None,
+        facts: Callable[[], Mapping[str, Any]] | None = None,
         thumbnail: int = THUMBNAIL,
         full_every: int = FULL_EVERY,
     ) -> None:
@@ -79,18 +106,24 @@ class Watch:
         self.tap = Guard(self._failed)
         self.thumbnail = thumbnail
         self.full_every = full_every
+        self.worker = Worker()
+        self.hooked: list[str] = []
         self.process = ""
+        self.serving = False
+        self._facts = facts
         self._undo: list[Undo] = []
         self._streams: dict[int, Stream] = {}
         self._places: dict[tuple[int, int], Stream] = {}
         self._alone: Stream | None = None
         self._used: set[str] = set()
+        self._sent: dict[int, tuple[Callable[[], Any], dict[str, Any]]] = {}
         self._calls = threading.local()
         self._pending: list[_Pending] = []
         self._prompt: str | None = None
         self._timings: dict[str, float] = {}
         self._said: list[dict[str, Any]] = []
         self._marks: dict[str, float] = {}
+        self._last_value: Any = None
 
     # Attaching.
 
@@ -107,15 +140,15 @@ class Watch:
 
         _current = self
         self.active = True
+        self._last_value = getattr(sys, "last_value", None)
         _watch_forks()
         for module, hook in hooks():
-            on_import(module, partial(self._attach_to, hook))
+            on_import(module, partial(_attach_to_current, hook))
 
     def _attach_to(self, hook: Callable[[ModuleType], Sequence[Undo]], module: ModuleType) -> None:
-        if current() is not self:
-            return
         try:
             self._undo.extend(hook(module))
+            self.hooked.append(module.__name__)
         except Exception as error:  # noqa: BLE001 - an import of the program must not fail for our sake
             self.note(f"{module.__name__} is not watched: {describe(error)}")
 
@@ -131,9 +164,9 @@ class Watch:
         if _current is not self:
             return
         if not ended:
+            # A notebook keeps the exception of some earlier cell there.
             last = getattr(sys, "last_value", None)
-            ended = "" if last is None else "exception" if isinstance(last, Exception) else "interrupted"
-            error = describe(last) if ended else ""
+            ended, error = _ending(last if last is not self._last_value else None)
         with self.tap:
             self._flush_alone()
             for stream in self.streams():
@@ -141,6 +174,8 @@ class Watch:
                 stream.end(ended, error)
             self._streams.clear()
             self._places.clear()
+            self._sent.clear()
+        self.worker.finish(_PATIENCE)
         self.active = False
         self._detach()
         _current = None
@@ -214,15 +249,28 @@ class Watch:
         memory: Mapping[str, int] | None = None,
     ) -> None:
         """The policy has answered a batch; its rows in order."""
-        for row, query in enumerate(queries):
+        for number, query in enumerate(queries):
             if query.prompt is None:
                 query.prompt = self._prompt
-            place = row if len(queries) > 1 else None
-            timings, said = (self._timings, self._said) if row == 0 else ({}, [])
-            self._pending.append(_Pending(query, place, complete, memory or {}, timings, said))
+            place = number if len(queries) > 1 else None
+            timings = self._timings if number == 0 else {}
+            self._pending.append(_Pending(query, place, complete, memory or {}, timings, self._said))
         self._prompt, self._timings, self._said = None, {}, []
-        if len(self._pending) > _MOST_WAITING:
+        inside = getattr(self._calls, "boundary", None)
+        if inside is not None:
+            inside.queries.extend(queries)
+        if len(self._pending) > _MOST_WAITING or (inside is None and self._is_server):
             self._flush_alone()
+
+    def serve(self) -> None:
+        """Know that the process answers others from now on; see `serving`."""
+        self.serving = True
+        if self._is_server:
+            self._flush_alone()
+
+    def boundary(self) -> Boundary:
+        """Context of a call of a policy in which there may be others that are watched; see `Boundary`."""
+        return Boundary(self, self._calls)
 
     def waiting(self) -> Iterator[Query]:
         """Queries that no step has taken yet, the latest first; taps that see more of one may add to it."""
@@ -262,36 +310,96 @@ class Watch:
 
         Args:
             kind: "reset", "step", "observe" (returns an observation, as LIBERO's `set_init_state`), "render" (returns a
-                picture), or "call" (none of these: `seed`, `check_success`).
+                picture), "send" (gives a vector environment actions whose results a later "step" returns), "close", or
+                "call" (none of these: `seed`, `check_success`).
             original: takes `args` and `kwargs`.
             name: of the method, where it is not `kind`.
         """
-        stack = self._stack
-        if stack and (stack[-1].env is env or kind in ("call", "render")):
+        calls = self._stack
+        own = next((call for call in reversed(calls) if call.env is env), None)
+        if own is not None or (calls and kind in ("call", "render") and not calls[-1].drives(kind)):
             # A class that calls its parent's method or another one of its own: no call of the program's.
-            stack[-1].reset_inside |= kind == "reset" and stack[-1].kind == "step"
-            return original(*args, **kwargs)
+            if own is not None:
+                own.reset_inside |= kind == "reset" and own.kind == "step"
+            result = original(*args, **kwargs)
+            if own is not None:
+                own.saw(name, result)
+            return result
+        parent = calls[-1] if calls else None
         call = _Call(adapter, kind, name or kind, env, args, kwargs)
+        call.resetting = parent is not None and (parent.resetting or parent.kind == "reset" or parent.reset_inside)
         with self.tap:
-            call.action = _action(args, kwargs) if kind == "step" else None
-        stack.append(call)
+            self._begins(call, original)
+        calls.append(call)
         call.began = perf_counter()
         try:
             result = original(*args, **kwargs)
         except BaseException as error:
             call.elapsed = perf_counter() - call.began
-            stack.pop()
-            with self.tap:
-                self._raised(call, error, stack)
+            if self.active:
+                with self.tap:
+                    self._raised(call, error, parent)
             raise
-        call.elapsed = perf_counter() - call.began
-        stack.pop()
+        else:
+            call.elapsed = perf_counter() - call.began
+        finally:
+            # By identity and not the last: an exception may have struck on the way in or out.
+            calls[:] = [one for one in calls if one is not call]
         if self.active:
             with self.tap:
-                self._returned(call, result, stack)
+                self._returned(call, result, parent)
             if kind in ("reset", "step", "observe"):
                 self.mark("observed")
         return result
+
+    def watch_env(self, env: Any, adapter: EnvAdapter) -> Any:
+        """Watch an environment that no tap knows, or read one of a known library in another way.
+
+        Its class is tapped and with it all other environments of that class, because they may be copied, pickled and
+        sent to other processes; only methods that this very object was given are wrapped on it.
+
+        Args:
+            env: has `step` and mostly `reset`; `render`, `seed`, `check_success` and `close` are seen where it has
+                them.
+            adapter: how to read it.
+
+        Returns:
+            The same object.
+        """
+        from vladoctor.taps.libraries.environment import specialise, tap, tap_object
+
+        kind = type(env)
+        try:
+            for name, what in _METHODS.items():
+                found = getattr(kind, name, None)
+                if name in getattr(env, "__dict__", {}):
+                    self.attach(wrap(env, name, tap_object(env, adapter, what, name)))
+                elif callable(found) and not is_wrapped(found):
+                    self.attach(wrap(kind, name, tap(adapter, what, name)))
+            self.attach(specialise(kind, adapter))
+        except Exception as error:  # noqa: BLE001 - a class of C, say
+            self.note(f"{kind.__name__} is not watched: {describe(error)}")
+        return env
+
+    def watch_calls(
+        self, reset: Callable[..., Any], step: Callable[..., Any], adapter: EnvAdapter
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Watch an environment that consists of two functions.
+
+        Args:
+            reset: begins an episode and returns an observation.
+            step: takes an action, as its first argument.
+            adapter: how to read what they return; its `describe` is given an object with `reset` and `step`.
+
+        Returns:
+            What to call in their place; after `close` they are plain calls.
+        """
+        from vladoctor.taps.libraries.environment import tap_object
+
+        env = SimpleNamespace(reset=reset, step=step)
+        for name in ("reset", "step"):
+            wrap(env, name, tap_object(env, adapter, name))
+        return env.reset, env.step
 
     def streams(self) -> list[Stream]:
         """All streams, each once."""
@@ -301,81 +409,175 @@ class Watch:
     @property
     def _stack(self) -> list[_Call]:
         try:
-            return self._calls.stack  # type: ignore[no-any-return]
+            return self._calls.stack
         except AttributeError:
             self._calls.stack = []
             return self._calls.stack
 
-    def _returned(self, call: _Call, result: Any, stack: list[_Call]) -> None:
+    def _begins(self, call: _Call, original: Callable[..., Any]) -> None:
+        """Take what the call is given, before the environment or the program can change it."""
+        kind, adapter = call.kind, call.adapter
+        if kind == "close":
+            self._closes(call.env)
+        elif adapter.split is None:
+            action = call.args[0] if call.args else call.kwargs.get("action", call.kwargs.get("actions"))
+            call.action = action_values(action) if kind == "step" else None
+            if kind == "step" and action is not None and call.action is None:
+                self.note("an action is not recorded: it is on a GPU, or no numbers")
+        elif kind in ("reset", "step", "send", "observe"):
+            call.given = _given(original, call.args, call.kwargs)
+            sent = self._sent.pop(id(call.env), None) if kind == "step" and not call.given else None
+            if sent is not None and sent[0]() is call.env:
+                call.given = sent[1]
+            if kind == "send":
+                self._sent[id(call.env)] = (_reference(call.env), call.given)
+            if kind == "step":
+                self._spread(adapter.size(call.env))
+
+    def _returned(self, call: _Call, result: Any, parent: _Call | None) -> None:
         adapter, kind = call.adapter, call.kind
         if adapter.split is not None:
-            if not call.inner and kind in ("reset", "step"):
-                self._returned_batch(call, result)
+            self._returned_batch(call, result)
         elif len(call.inner) == 1:
             # A layer around an environment that has spoken already: from now on they are one.
             stream = call.inner[0]
             self._tie(call.env, stream)
             if kind == "step":
-                stream.add(adapter.read_step(result), adapter)
-            elif kind == "reset":
+                # If it has reset the environment, what it says is of the episode that is over, and was written.
+                if not call.reset_inside:
+                    stream.add(adapter.read_step(result), adapter)
+            elif kind in ("reset", "observe"):
                 stream.look_again(adapter.read_reset(result), adapter)
-        elif not call.inner:
+                stream.tell(instruction_in(result))
+                stream.learn(adapter.describe(call.env))
+        elif not call.inner and kind != "close":
             stream = self._stream(call.env, adapter)
-            call.inner.append(stream)
+            if kind in ("reset", "step", "observe"):
+                call.inner.append(stream)
             self._record(stream, call, result)
-        if stack:
-            stack[-1].inner.extend(stream for stream in call.inner if stream not in stack[-1].inner)
-        else:
-            for stream in call.inner:
+        self._hand_up(call, parent)
+
+    def _hand_up(self, call: _Call, parent: _Call | None) -> None:
+        for stream in call.inner:
+            if parent is None:
                 stream.flush()
+            elif stream not in parent.inner:
+                parent.inner.append(stream)
 
     def _record(self, stream: Stream, call: _Call, result: Any) -> None:
-        adapter = call.adapter
-        if call.kind == "step":
+        """What the innermost layer did."""
+        adapter, kind = call.adapter, call.kind
+        if kind == "step":
             transition = adapter.read_step(result)
-            stream.stepped(call.action or (), transition, adapter, call.began, call.elapsed)
-            if call.reset_inside:
-                stream.reset()
-                stream.observed(transition.observation, adapter)
-        elif call.kind == "reset":
-            stream.reset()
+            if transition.success is None and call.answer is not None:
+                transition = transition._replace(success=call.answer)
+            self._stepped(stream, call, transition, call.action or (), asked=not call.resetting)
+        elif kind == "reset":
+            stream.reset(**_seed(call.kwargs))
             stream.observed(adapter.read_reset(result), adapter)
-        elif call.kind == "observe":
+            stream.tell(instruction_in(result))
+        elif kind == "observe":
             stream.called(call.name, state=_state(call.args, call.kwargs))
             stream.observed(adapter.read_reset(result), adapter)
-        elif call.kind == "render":
+        elif kind == "render":
             stream.rendered(result, adapter)
+        elif call.name == "get_language_instruction":
+            stream.tell(result if isinstance(result, str) else None)
         else:
             stream.called(call.name, **_facts(call, result))
 
-    def _returned_batch(self, call: _Call, result: Any) -> None:
-        """A vector environment whose single ones are in other processes."""
-        assert call.adapter.split is not None
-        action = call.args[0] if call.args else call.kwargs.get("actions", call.kwargs.get("action"))
-        size = _size(call.env, action)
-        for place, one in enumerate(call.adapter.split(result, size)):
-            stream = self._place(call.env, place, call.adapter)
-            call.inner.append(stream)
-            if call.kind == "reset":
-                stream.reset()
-                stream.observed(one, call.adapter)
-            else:
-                row = _row(action, place)
-                stream.stepped(numbers(row) if row is not None else (), one, call.adapter, call.began, call.elapsed)
+    def _stepped(
+        self, stream: Stream, call: _Call, transition: Transition, action: Sequence[float], *, asked: bool = True
+    ) -> None:
+        autoreset = call.adapter.autoreset(call.env) if call.adapter.split is not None else ""
+        over = stream.over and (autoreset == "next" or call.reset_inside)
+        if transition.restarted or (over and not transition.done):
+            # The action was ignored, and so was the query that answered it.
+            pending = self.take(stream, action)
+            if pending is not None:
+                stream.ignored(pending)
+            stream.reset()
+            stream.observed(transition.observation, call.adapter)
+            stream.tell(instruction_in((transition.observation, transition.info)))
+            return
+        stream.stepped(action, transition, call.adapter, call.began, call.elapsed, asked=asked)
+        if call.reset_inside or (autoreset == "same" and transition.done):
+            stream.reset()
+            stream.observed(transition.observation, call.adapter)
+            stream.tell(instruction_in((transition.observation, transition.info)))
 
-    def _raised(self, call: _Call, error: BaseException, stack: list[_Call]) -> None:
-        if not call.inner and call.adapter.split is None:
-            stream = self._stream(call.env, call.adapter)
+    def _returned_batch(self, call: _Call, result: Any) -> None:
+        """A vector environment: its single ones have spoken already, or they are in other processes."""
+        adapter = call.adapter
+        assert adapter.split is not None
+        if call.inner:
+            if len(call.inner) > 1 and len(call.inner) == adapter.size(call.env):
+                for place, stream in enumerate(call.inner):
+                    stream.place = place
+                    stream.restarts = bool(adapter.autoreset(call.env))
+        elif call.kind in ("reset", "step", "observe"):
+            for part in adapter.split(call.env, call.kind, call.given, result):
+                stream = self._place(call.env, part.place, adapter)
+                call.inner.append(stream)
+                self._record_part(stream, call, part)
+        if call.kind == "step":
+            # Rows of the batch that nobody executed: their environments were beginning another episode.
+            for pending in [one for one in self._pending if one.place is not None]:
+                self._pending.remove(pending)
+                for stream in call.inner:
+                    if stream.place == pending.place:
+                        stream.ignored(pending)
+
+    def _record_part(self, stream: Stream, call: _Call, part: Part) -> None:
+        adapter, observation = call.adapter, part.transition.observation
+        if call.kind == "step":
+            self._stepped(stream, call, part.transition, action_values(part.action) or ())
+        elif call.kind == "reset":
+            stream.reset(**_seed(call.given, part.place))
+            stream.observed(observation, adapter)
+            stream.tell(instruction_in((observation, part.transition.info)))
+        else:
+            stream.called(call.name, state=action_values(part.action))
+            stream.observed(observation, adapter)
+
+    def _raised(self, call: _Call, error: BaseException, parent: _Call | None) -> None:
+        if call.inner or call.kind == "close":
+            found = []
+        elif call.adapter.split is not None:
+            found = [stream for stream in self.streams() if stream.is_of(call.env)]
+        else:
+            found = [self._stream(call.env, call.adapter)]
+        for stream in found:
             call.inner.append(stream)
             stream.called(call.name, raised=describe(error))
             if call.kind == "step":
                 stream.stepped(call.action or (), Transition(None), call.adapter, call.began, call.elapsed)
-                stream.error = describe(error)
-        if stack:
-            stack[-1].inner.extend(stream for stream in call.inner if stream not in stack[-1].inner)
-        else:
-            for stream in call.inner:
-                stream.flush()
+                stream.raised = _ending(error)
+        self._hand_up(call, parent)
+
+    def _closes(self, env: Any) -> None:
+        """An environment is about to be closed: its episodes end here, with the exception that the program is in."""
+        found = [stream for stream in self.streams() if stream.is_of(env)]
+        ended, error = _ending(sys.exc_info()[1])
+        for stream in found:
+            stream.flush()
+            stream.end(ended, error)
+        self._forget(found)
+
+    def _forget(self, streams: Sequence[Stream]) -> None:
+        tables: tuple[dict[Any, Stream], ...] = (self._streams, self._places)
+        for table in tables:
+            for key in list(table):
+                if table.get(key) in streams:
+                    table.pop(key, None)
+
+    def _sweep(self) -> None:
+        """End the episodes of environments that are no more; programs make one for each task, or for each episode."""
+        gone = [stream for stream in self.streams() if stream.gone and stream is not self._alone]
+        for stream in gone:
+            stream.flush()
+            stream.end()
+        self._forget(gone)
 
     def _stream(self, env: Any, adapter: EnvAdapter) -> Stream:
         stream = self._streams.get(id(env))
@@ -385,6 +587,7 @@ class Watch:
         if inner is not None and inner is not env:
             stream = self._stream(inner, adapter)
         else:
+            self._sweep()
             stream = Stream(self, env, adapter, None)
         self._tie(env, stream)
         return stream
@@ -392,7 +595,9 @@ class Watch:
     def _place(self, env: Any, place: int, adapter: EnvAdapter) -> Stream:
         stream = self._places.get((id(env), place))
         if stream is None or not stream.is_of(env):
+            self._sweep()
             stream = self._places[id(env), place] = Stream(self, env, adapter, place)
+            stream.restarts = bool(adapter.autoreset(env))
         return stream
 
     def _tie(self, env: Any, stream: Stream) -> None:
@@ -408,41 +613,62 @@ class Watch:
         same = [pending for pending in self._pending if pending.answers(executed)]
         own = [pending for pending in same if pending.place == stream.place]
         rest = [pending for pending in self._pending if pending.place in (None, stream.place)]
-        found = next((group[-1] for group in (own, same, rest) if group), None)
+        here = [pending for pending in rest if pending.thread == threading.get_ident()]
+        found = next((group[-1] for group in (own, same, here, rest) if group), None)
         if found is None:
             return None
+        # Whatever was asked for the same place before it, in the same thread, will not be executed any more.
+        for old in self._pending[: self._pending.index(found)]:
+            if old.place in (None, found.place) and old.thread == found.thread:
+                self._pending.remove(old)
+                stream.ignored(old)
         self._pending.remove(found)
-        if found.place is None:
-            # Whatever was asked before it will not be executed any more.
-            for pending in [one for one in self._pending if one.place is None]:
-                self._pending.remove(pending)
-                stream.called(pending.query.boundary or "predict_action", superseded=True)
         return found
+
+    def _spread(self, size: int | None) -> None:
+        """Before a vector environment steps: as many queries as it has places, asked one by one, are its rows."""
+        alone = [pending for pending in self._pending if pending.place is None]
+        if size is not None and 1 < size <= len(alone):
+            for place, pending in enumerate(alone[-size:]):
+                pending.place = place
+
+    @property
+    def _is_server(self) -> bool:
+        return self.serving and not self._streams and not self._places
 
     def _flush_alone(self) -> None:
         """Write queries that no step has taken: of a policy without environment, in a server, say."""
         if not self._pending:
             return
         if self._alone is None:
-            self._alone = Stream(self, self, EnvAdapter("policy alone"), None)
+            self._alone = Stream(self, self, EnvAdapter(ALONE, describe=lambda _: {"label": "policy-alone"}), None)
         for pending in list(self._pending):
             self._pending.remove(pending)
             self._alone.queried(pending)
             self._alone.flush()
 
-    def _trace(self, label: str) -> Path:
+    def _trace(self, label: str) -> tuple[Path, int]:
+        """A file that is not there yet, and the number of the episode in its name."""
         number = 0
-        while (name := f"{self.process}{label}-ep{number}") in self._used:
+        folder = self.folder / "traces"
+        # A process that calls `exec`, or has the number of an earlier one, finds traces there.
+        while (name := f"{self.process}{label}-ep{number}") in self._used or (folder / f"{name}.mcap").exists():
             number += 1
         self._used.add(name)
-        return self.folder / "traces" / f"{name}.mcap"
+        return folder / f"{name}.mcap", number
+
+    def _complete_run(self) -> None:
+        """Add the facts that are asked for once."""
+        facts, self._facts = self._facts, None
+        if facts is not None:
+            self.run = {**facts(), **self.run}
 
     def fork(self) -> None:
         """In a process that was just forked: leave the parent's recordings alone and begin one's own."""
         for stream in self.streams():
             stream.abandon()
-        self.tap = Guard(self._failed)
-        self._streams, self._places, self._alone, self._pending = {}, {}, None, []
+        self.tap, self.worker = Guard(self._failed), Worker()
+        self._streams, self._places, self._sent, self._alone, self._pending = {}, {}, {}, None, []
         self._calls = threading.local()
         self._used = set()
         self.process = f"process{os.getpid()}-"
@@ -450,17 +676,45 @@ class Watch:
         self.run["parent"] = os.getppid()
         from multiprocessing import util
 
-        # Processes of multiprocessing end without atexit.
-        util.Finalize(None, self.close, exitpriority=100)
+        # Processes of multiprocessing end without atexit, and forget at their start what was registered before it.
+        util.register_after_fork(self, _close_at_end)
+
+
+class Boundary:
+    """Context of a call of a policy that may ask another one: a broker a client, a server's policy a model.
+
+    Attributes:
+        queries: that were reported in this thread since it was entered, the outermost call's own included.
+    """
+
+    def __init__(self, watch: Watch, calls: threading.local) -> None:
+        self.queries: list[Query] = []
+        self._watch, self._calls = watch, calls
+        self._outer: Boundary | None = None
+
+    def __enter__(self) -> Boundary:
+        self._outer = getattr(self._calls, "boundary", None)
+        self._calls.boundary = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.boundary = self._outer
+        if self._outer is not None:
+            self._outer.queries.extend(self.queries)
+        elif self._watch.active and self._watch._is_server:
+            with self._watch.tap:
+                self._watch._flush_alone()
 
 
 class Stream:
     """The episodes of one environment.
 
     Attributes:
-        place: in a vector environment whose single ones cannot be seen; None otherwise.
+        place: in a vector environment; None otherwise.
         recorder: of the episode that is going on; None between episodes.
-        error: of the last step, if it raised.
+        raised: how the episode ends if it ends here, as the last step raised: (ended, error); else ("", "").
+        over: whether the last step ended the episode, by what the environment says.
+        restarts: whether every episode goes on until the environment ends it, as another one then begins by itself.
     """
 
     def __init__(self, watch: Watch, env: Any, adapter: EnvAdapter, place: int | None) -> None:
@@ -468,10 +722,11 @@ class Stream:
         self.adapter = adapter
         self.place = place
         self.recorder: Recorder | None = None
-        self.error = ""
+        self.raised = ("", "")
+        self.over = self.restarts = False
         self._kept: list[Callable[[], Any]] = [_reference(env)]
         self._env = self._kept[0]
-        self._episode = 0
+        self._facts: dict[str, Any] | None = None
         self._task: dict[str, Any] = {}
         self._said: list[dict[str, Any]] = []
         self._held: Transition | None = None
@@ -480,36 +735,65 @@ class Stream:
         self._before: dict[str, Picture] = {}
         self._before_proprio: dict[str, tuple[float, ...]] = {}
         self._queries = 0
-        self._steps = 0
-        self._success = False
+        self._steps = self._acted = 0
+        self._success: bool | None = None
         self._known: tuple[Any, ...] = ()
+        self._looked = False
 
     def is_of(self, env: Any) -> bool:
         """Whether it belongs to this object, and not to one that had its address before."""
         return any(reference() is env for reference in self._kept)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing that it belongs to is left."""
+        return all(reference() is None for reference in self._kept)
+
     def keep(self, env: Any) -> None:
         if not self.is_of(env):
-            self._kept.append(_reference(env))
+            self._kept = [*(reference for reference in self._kept if reference() is not None), _reference(env)]
 
-    def reset(self) -> None:
+    def reset(self, **facts: Any) -> None:
         """The environment was reset: where steps were made, a new episode begins."""
         self.flush()
         carried: list[dict[str, Any]] = []
-        if self._steps or self.error:
+        if self._steps:
             # A seed or an init state that was set since the last step is meant for what comes.
             meant = next((i for i, said in enumerate(self._said) if said["call"] in _BEFORE), len(self._said))
             carried, self._said = self._said[meant:], self._said[:meant]
-            self.end("exception" if self.error else "", self.error)
-        self._said = [*carried, *self._said, {"call": "reset"}]
+            self.end(*self.raised)
+        self.over = False
+        self._said = [*carried, *self._said, {"call": "reset", **facts}]
 
     def called(self, call: str, **facts: Any) -> None:
         """A call that is no step."""
         self._said.append({"call": call, **facts})
+        if call == "check_success" and "answer" in facts and (self._steps or self._held):
+            self._success = bool(self._success or facts["answer"])
+
+    def ignored(self, pending: _Pending) -> None:
+        """A query whose answer is never executed."""
+        self.called(pending.query.boundary or "predict_action", superseded=True)
 
     def observed(self, observation: Any, adapter: EnvAdapter) -> None:
-        """The observation that the environment is about to return."""
+        """The observation that the environment is about to return, not after a step: an episode may begin here."""
         self._look(observation, adapter)
+        # Cameras on a robot move with the first step.
+        self._facts = None
+        if self.recorder is None:
+            self._facts = self._describe(self._env())
+
+    def tell(self, language: str | None) -> None:
+        """What a layer says of the task at a reset, for where the environment itself has no words for it."""
+        facts = self._facts if self.recorder is None else self._task
+        if language and facts is not None and not facts.get("language"):
+            facts["language"] = language
+
+    def learn(self, facts: Mapping[str, Any]) -> None:
+        """What a layer above knows of the episode and the environment itself does not."""
+        known = self._facts if self.recorder is None else self._task
+        if known is not None:
+            known.update({name: value for name, value in facts.items() if known.get(name) is None})
 
     def look_again(self, observation: Any, adapter: EnvAdapter) -> None:
         """The observation of a layer above: what the one below did not show."""
@@ -521,8 +805,8 @@ class Stream:
     def rendered(self, result: Any, adapter: EnvAdapter) -> None:
         """A picture that the program asked for; it counts where the observation shows none."""
         if not any(name != "render" for name in self._frames):
-            for name, frame in adapter.frames(result).items():
-                self._frames = {"render" if name == "image" else name: self._capture(frame)}
+            for frame in adapter.frames(result).values():
+                self._frames = self._capture({"render": frame})
 
     def stepped(
         self,
@@ -531,14 +815,25 @@ class Stream:
         adapter: EnvAdapter,
         began: float,
         elapsed: float,
+        *,
+        asked: bool = True,
     ) -> None:
-        """The environment has executed an action. The step is written when the outermost layer has returned."""
+        """The environment has executed an action. The step is written when the outermost layer has returned.
+
+        Args:
+            asked: whether the action may be a policy's.
+        """
         self.flush()
         recorder = self._begin()
-        pending = self.watch.take(self, action)
+        pending = self.watch.take(self, action) if asked else None
         if pending is not None:
             self._ask(recorder, pending)
-        answered = self.watch._marks.pop("answered", None)
+        elif asked:
+            # What was done for an action that needed no query: it came out of a queue.
+            timings, self.watch._timings = self.watch._timings, {}
+            for stage, milliseconds in timings.items():
+                recorder.took(stage, milliseconds / 1e3)
+        answered = self.watch._marks.pop("answered", None) if asked else None
         if answered is not None:
             recorder.took("post-process", began - answered)
         recorder.acting(action)
@@ -548,27 +843,31 @@ class Stream:
         self._frames, self._proprio = {}, {}
         if transition.observation is not None:
             self._look(transition.observation, adapter)
-        self.error = ""
+        self._acted += asked
+        self.raised = ("", "")
+        self.over = bool(transition.done)
 
     def add(self, transition: Transition, adapter: EnvAdapter) -> None:
         """What a layer above says of the same step."""
         held = self._held
-        if held is None:
-            return
-        mapping = isinstance(held.info, Mapping) and isinstance(transition.info, Mapping)
-        self._held = Transition(
-            held.observation,
-            held.reward if held.reward is not None else transition.reward,
-            held.done if held.done is not None else transition.done,
-            held.success if held.success is not None else transition.success,
-            {**transition.info, **held.info} if mapping else held.info or transition.info,
-        )
+        if held is not None:
+            mapping = isinstance(held.info, Mapping) and isinstance(transition.info, Mapping)
+            self._held = Transition(
+                held.observation,
+                held.reward if held.reward is not None else transition.reward,
+                # A layer above may have a time limit of its own.
+                held.done or transition.done,
+                held.success if held.success is not None else transition.success,
+                {**transition.info, **held.info} if mapping else held.info or transition.info,
+            )
+            self.over = self.over or bool(transition.done)
         self.look_again(transition.observation, adapter)
 
     def queried(self, pending: _Pending) -> None:
         """A query that no step has executed."""
         self._ask(self._begin(), pending)
         self._held = Transition(None)
+        self._acted += 1
         self._before, self._before_proprio = {}, {}
 
     def flush(self) -> None:
@@ -581,34 +880,53 @@ class Stream:
         for said in self._said:
             recorder.called(said["call"], **{name: value for name, value in said.items() if name != "call"})
         self._said = []
-        self._success = self._success or bool(held.success)
+        if held.success is not None:
+            self._success = bool(self._success or held.success)
         self._steps += 1
         recorder.stepped(
             reward=held.reward if held.reward is not None else 0.0,
             done=bool(held.done),
             success=held.success,
-            info=held.info,
+            info=frozen(held.info),
         )
 
     def end(self, ended: str = "", error: str = "") -> None:
-        """End the episode; one in which nothing was done leaves no trace."""
+        """End the episode; one in which nothing was done leaves no trace.
+
+        Nothing is done by steps of a reset, which settle the scene. An environment that resets itself at an episode's
+        end is reset once more by its program; that it was shows in the calls of the next episode.
+        """
         recorder, self.recorder = self.recorder, None
         if recorder is None:
             return
-        for problem in self.watch.errors:
-            recorder.note(problem)
+        settled = not self._acted and ended in ("", "horizon") and not self.raised[0]
+        recorder.errors += [problem for problem in self.watch.errors if problem not in recorder.errors]
+        if self._success is None:
+            recorder.errors.append("the environment says nothing of success; it counts as not reached")
         if self._said:
             self._task["calls_after"], self._said = self._said, []
         if (self.watch.run, self._task) != self._known:
-            recorder.writer.describe(self.watch.run, self._task)
+            recorder.describe(dict(self.watch.run), self._task)
         if self._success:
             ended, error = "success", ""
-        recorder.close(Outcome(ended or "horizon", self._success, self._steps, error))
-        if not recorder.writer.steps:
+        elif self.raised[0]:
+            ended, error = self.raised
+        elif ended in ("", "horizon") and self.restarts and not self.over and not self._at_horizon:
+            ended = "interrupted"
+        recorder.close(Outcome(ended or "horizon", bool(self._success), self._steps, error))
+        if not recorder.writer.steps or settled:
             recorder.writer.path.unlink(missing_ok=True)
-        self._steps = self._queries = 0
-        self._success, self.error, self._task = False, "", {}
-        self._episode += 1
+            self.watch._used.discard(recorder.writer.path.stem)
+        if settled:
+            self._said = [{"call": "abandoned", "steps": self._steps, "init_state": self._task.get("init_state")}]
+        self._steps = self._acted = self._queries = 0
+        self._success, self.raised, self._task, self._facts = None, ("", ""), {}, None
+
+    @property
+    def _at_horizon(self) -> bool:
+        """Whether the program has stepped as often as an episode may last."""
+        horizon = self._task.get("horizon")
+        return isinstance(horizon, int) and self._acted >= horizon
 
     def stop(self, reason: str) -> None:
         """End the recording without an outcome."""
@@ -627,13 +945,16 @@ class Stream:
 
     def _begin(self) -> Recorder:
         if self.recorder is None:
-            self._task = self._describe(self._env())
-            path = self.watch._trace(self._task["label"])
+            self._task = dict(self._facts or self._describe(self._env()))
+            if self.place is not None:
+                self._task.update(place=self.place, label=f"{self._task['label']}-env{self.place}")
+            self.watch._complete_run()
+            path, self._task["episode"] = self.watch._trace(self._task["label"])
             writer = TraceWriter(
                 path, self.watch.run, self._task, thumbnail=self.watch.thumbnail, full_every=self.watch.full_every
             )
             self._known = (dict(self.watch.run), dict(self._task))
-            self.recorder = Recorder(writer, self.watch.tap)
+            self.recorder = Recorder(writer, self.watch.tap, self.watch.worker)
         return self.recorder
 
     def _describe(self, env: Any) -> dict[str, Any]:
@@ -642,12 +963,9 @@ class Stream:
         except Exception as error:  # noqa: BLE001 - without these facts the episode can still be judged
             self.watch.note(f"the environment could not be described: {describe(error)}")
             facts = {}
-        label = str(facts.get("label") or facts.get("name") or type(env).__name__)
-        if self.place is not None:
-            label = f"{label}-env{self.place}"
-            facts["place"] = self.place
+        label = str(facts.get("label") or facts.get("name") or self.adapter.name)
         label = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)[:80]
-        return {"environment": self.adapter.name, **facts, "label": label, "episode": self._episode}
+        return {"environment": self.adapter.name, **facts, "label": label}
 
     def _ask(self, recorder: Recorder, pending: _Pending) -> None:
         for stage, milliseconds in pending.timings.items():
@@ -657,22 +975,42 @@ class Stream:
         self._queries += 1
 
     def _look(self, observation: Any, adapter: EnvAdapter) -> None:
+        self._frames, self._proprio = {}, {}
         try:
             frames, proprio = adapter.frames(observation), adapter.proprio(observation)
+            self._proprio = {name: numbers(values) for name, values in proprio.items()}
+            self._frames = self._capture(frames)
+            if not self._looked:
+                self._looked = True
+                for remark in remarks(observation):
+                    self.watch.note(remark)
         except Exception as error:  # noqa: BLE001 - an adapter may be the user's own
             self.watch.note(f"an observation could not be read: {describe(error)}")
-            return
-        self._frames = {name: self._capture(frame) for name, frame in frames.items()}
-        self._proprio = {name: numbers(values) for name, values in proprio.items()}
 
-    def _capture(self, frame: np.ndarray) -> Picture:
-        keep = self.recorder is None or self.recorder.full_due
-        return capture(np.ascontiguousarray(frame), self.watch.thumbnail, keep=keep)
+    def _capture(self, frames: Mapping[str, Any]) -> dict[str, Picture]:
+        # Of the query that comes next; the one of the step that is held is not written yet.
+        every = self.watch.full_every
+        keep = self._queries % every == 0 if every > 0 else self._queries == 0
+        taken: dict[str, Picture] = {}
+        for name, frame in frames.items():
+            picture = as_picture(frame)
+            if picture is not None:
+                taken[name] = capture(picture, self.watch.thumbnail, keep=keep, later=True)
+            else:
+                self.watch.note(f"{name} is not recorded: it is no picture of at least 16 pixels")
+        return taken
 
 
 @dataclass
 class _Call:
-    """A call of an environment's method that is going on."""
+    """A call of an environment's method that is going on.
+
+    Attributes:
+        resetting: it lies within the reset of a layer above, which settles the scene: no policy's doing.
+        action: what a single environment's step was given; given: all that a vector environment was.
+        inner: streams of the environments below that have spoken already.
+        reset_inside, answer: the environment has reset itself in its step, or asked itself whether the task is done.
+    """
 
     adapter: EnvAdapter
     kind: str
@@ -680,11 +1018,23 @@ class _Call:
     env: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    resetting: bool = False
     action: tuple[float, ...] | None = None
+    given: dict[str, Any] = field(default_factory=dict)
     began: float = 0.0
     elapsed: float = 0.0
     inner: list[Stream] = field(default_factory=list)
     reset_inside: bool = False
+    answer: bool | None = None
+
+    def drives(self, kind: str) -> bool:
+        """Whether a call within this one is worth recording: a wrapper seeds or asks the environment below it."""
+        return kind == "call" and (self.kind in ("reset", "step") or self.adapter.split is not None)
+
+    def saw(self, name: str, result: Any) -> None:
+        """The environment has called another method of its own."""
+        if name == "check_success" and isinstance(result, (bool, np.bool_)):
+            self.answer = bool(result)
 
 
 @dataclass(eq=False)
@@ -697,6 +1047,7 @@ class _Pending:
     memory: Mapping[str, int]
     timings: dict[str, float]
     said: list[dict[str, Any]]
+    thread: int = field(default_factory=threading.get_ident)
 
     def answers(self, executed: Sequence[float]) -> bool:
         """Whether the action is one of its own, but for the last value: grippers are mapped after the model."""
@@ -712,6 +1063,17 @@ class _Pending:
 
 _BEFORE = ("seed", "set_init_state", "reset")
 
+_METHODS = {
+    "reset": "reset",
+    "step": "step",
+    "set_init_state": "observe",
+    "render": "render",
+    "seed": "call",
+    "check_success": "call",
+    "close": "close",
+}
+"""Methods of environments, and what they are to `Watch.env_call`."""
+
 
 def _facts(call: _Call, result: Any) -> dict[str, Any]:
     if call.name == "seed":
@@ -723,32 +1085,38 @@ def _facts(call: _Call, result: Any) -> dict[str, Any]:
 
 def _state(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[float] | None:
     state = args[0] if args else next(iter(kwargs.values()), None)
-    return None if state is None else list(numbers(state))
+    values = None if state is None else action_values(state)
+    return None if values is None else list(values)
 
 
-def _action(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[float, ...] | None:
-    action = args[0] if args else kwargs.get("action", kwargs.get("actions"))
-    if action is None or getattr(action, "is_cuda", False):
-        return None
+def _seed(arguments: Mapping[str, Any], place: int = 0) -> dict[str, Any]:
+    seed = arguments.get("seed")
+    if isinstance(seed, (list, tuple)):
+        return {"seed": row(seed, place)}
+    return {"seed": int(seed) + place} if isinstance(seed, (int, np.integer)) else {}
+
+
+def _given(original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A vector environment's arguments by name, arrays and dicts as they are now."""
     try:
-        return numbers(action)
+        arguments = dict(inspect.signature(original).bind(*args, **kwargs).arguments)
     except (TypeError, ValueError):
-        return None
+        # The call will say so itself.
+        return {}
+    return {name: _copy(value) for name, value in arguments.items()}
 
 
-def _size(env: Any, action: Any) -> int:
-    for name in ("num_envs", "env_num"):
-        value = getattr(env, name, None)
-        if isinstance(value, int):
-            return value
-    return len(env) if hasattr(env, "__len__") else len(action)
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return value.copy() if isinstance(value, (np.ndarray, list)) else value
 
 
-def _row(action: Any, place: int) -> Any:
-    try:
-        return action[place]
-    except (TypeError, LookupError):
-        return None
+def _ending(error: BaseException | None) -> tuple[str, str]:
+    """How an episode ended and what to say of it, by what was raised, if anything."""
+    if error is None:
+        return "", ""
+    return "exception" if isinstance(error, Exception) else "interrupted", describe(error)
 
 
 def _reference(env: Any) -> Callable[[], Any]:
@@ -758,9 +1126,27 @@ def _reference(env: Any) -> Callable[[], Any]:
         return lambda: env
 
 
+def _attach_to_current(hook: Callable[[ModuleType], Sequence[Undo]], module: ModuleType) -> None:
+    watch = current()
+    if watch is not None:
+        watch._attach_to(hook, module)
+
+
+def _before_fork() -> None:
+    if _current is not None:
+        with contextlib.suppress(Exception):
+            _current.worker.pause(_PATIENCE)
+
+
 def _forked() -> None:
     if _current is not None:
         _current.fork()
+
+
+def _close_at_end(watch: Watch) -> None:
+    from multiprocessing import util
+
+    util.Finalize(None, watch.close, exitpriority=100)
 
 
 _forks_watched = False
@@ -769,5 +1155,5 @@ _forks_watched = False
 def _watch_forks() -> None:
     global _forks_watched
     if not _forks_watched and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forked)
+        os.register_at_fork(before=_before_fork, after_in_child=_forked)
         _forks_watched = True

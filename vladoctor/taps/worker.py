@@ -67,6 +67,20 @@ class Worker:
         self._thread = None
         self.hurried = False
 
+    def pause(self, patience: float) -> None:
+        """As `finish`, before the process is forked; the next job begins a new thread.
+
+        A child that was forked while it worked would inherit its locks, and Python 3.12 warns of a fork where
+        there are threads, which it counts in the kernel: one that was joined may live there a moment longer.
+        """
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        self.finish(patience)
+        give_up = perf_counter() + _POLL * 100
+        while os.path.exists(f"/proc/self/task/{thread.native_id}") and perf_counter() < give_up:  # noqa: PTH110
+            sleep(_POLL / 10)
+
     def wait(self, until: Callable[[], bool], patience: float) -> None:
         """Wait until something holds that jobs bring about, or one has failed.
 

@@ -14,7 +14,21 @@ from vladoctor.taps.patch import Undo
 
 Hook = Callable[[ModuleType], Sequence[Undo]]
 
-LIBRARIES = ("robosuite", "libero", "gymnasium", "transformers")
+LIBRARIES = (
+    "robosuite",
+    "libero",
+    "gymnasium",
+    "gym",
+    "dm_env",
+    "stable_baselines3",
+    "torch",
+    "transformers",
+    "lerobot",
+    "openpi",
+    "http",
+    "servers",
+    "vllm",
+)
 """In the order in which they attach; the order decides nothing."""
 
 

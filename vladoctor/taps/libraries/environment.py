@@ -32,10 +32,29 @@ def tap(adapter: EnvAdapter, kind: str, name: str = "") -> Maker:
     return make
 
 
+def tap_object(env: Any, adapter: EnvAdapter, kind: str, name: str = "") -> Maker:
+    """As `tap`, for what one object has been given as its method."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            watch = current()
+            if watch is None:
+                return original(*args, **kwargs)
+            return watch.env_call(adapter, kind, env, original, args, kwargs, name=name)
+
+        return call
+
+    return make
+
+
 def specialise(cls: type, adapter: EnvAdapter) -> Undo:
     """Have environments of this class, and of classes below it, read by another adapter than their library's."""
     _special[cls] = adapter
-    return lambda: _special.pop(cls, None) and None
+
+    def undo() -> None:
+        _special.pop(cls, None)
+
+    return undo
 
 
 def adapter_of(cls: type, default: EnvAdapter) -> EnvAdapter:

@@ -1,0 +1,389 @@
+"""Loops that know nothing of vladoctor, run as they are: what is seen of each, what is said, what watching costs.
+
+    python benchmarks/clients.py --write docs/evidence.md [--python clients=PYTHON] [--python lerobot=PYTHON]
+
+The programs are those of tests/clients, whose NOTES.md and README.md say what they need; `--python NAME=PYTHON` names
+the interpreter of an environment that has it. Each is run bare and under `vladoctor diagnose --`, in turns; step times
+are taken by `step_timer.py` in both, from one entry of the environment's `step` to the next. What has its result below
+--out is not run again. `--faults` runs `official` and `one_file` once with every fault that `with_fault.py` can make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evidence import write_section
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIENTS = ROOT / "tests" / "clients"
+CHECKPOINT = ROOT / "fixtures" / "tiny-openvla"
+TIMER = Path(__file__).resolve().parent / "step_timer.py"
+LIBERO = "libero.libero.envs.env_wrapper:ControlEnv"
+VECTOR = "gymnasium.vector.sync_vector_env:SyncVectorEnv"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program and how to run it.
+
+    Attributes:
+        python: name of the environment that has its packages.
+        command: script and arguments; a script without folder is a console script of that environment.
+        server: script and arguments of a server that it needs; it prints "serving on ..." with its port.
+        timed: module:class of the environment whose `step` is timed; "" for none.
+        steps: number of steps of the environment in which nothing is asked of the policy, at the start of an episode.
+    """
+
+    name: str
+    what: str
+    command: Sequence[str]
+    python: str = "main"
+    server: Sequence[str] = ()
+    timed: str = LIBERO
+    settle: int = 10
+    needs: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def clients(steps: int, folder: Path) -> list[Client]:
+    """All clients, each for `steps` policy steps."""
+    checkpoint, most = str(CHECKPOINT), str(steps)
+    lerobot = ["--policy.device=cpu", "--env.type=libero", "--env.task=libero_object", "--env.task_ids=[0]"]
+    lerobot += [f"--env.episode_length={steps}"]
+
+    def eval_of(kind: str, size: int) -> list[str]:
+        return [
+            "lerobot-eval",
+            f"--policy.path={folder / f'policy-{kind}'}",
+            *lerobot,
+            f"--eval.batch_size={size}",
+            f"--eval.n_episodes={size}",
+            "--output_dir={out}",
+        ]
+
+    official = ["official/run_libero_eval.py", "--pretrained_checkpoint", checkpoint, "--task_id", "0"]
+    official += ["--num_trials", "1", "--init_offset", "30", "--max_steps", most]
+    slurm = {"SLURM_JOB_ID": "1"}  # lerobot-eval draws no progress bars then
+    return [
+        Client("official", "official OpenVLA evaluation's shape, three helper modules", official),
+        Client(
+            "one_file",
+            "one file, `generate` and decoding by hand",
+            ["one_file.py", "--checkpoint", checkpoint, "--first", "30", "--max-steps", most],
+        ),
+        Client(
+            "gym-vector-sync",
+            "Gymnasium SyncVectorEnv, 4 pixel environments, scripted policy",
+            ["gym_vector.py", "--episodes", "4"],
+            timed=VECTOR,
+            settle=0,
+        ),
+        Client(
+            "gym-vector-async",
+            "Gymnasium AsyncVectorEnv, 2 LIBERO environments in processes of their own",
+            [
+                "gym_vector.py",
+                "--env",
+                "libero",
+                "--num-envs",
+                "2",
+                "--vectorization",
+                "async",
+                "--policy",
+                "openvla",
+                "--checkpoint",
+                checkpoint,
+                "--episodes",
+                "2",
+                "--max-steps",
+                most,
+            ],
+            timed="gymnasium.vector.async_vector_env:AsyncVectorEnv",
+            settle=0,
+        ),
+        Client("old-gym", "gym 0.26, four values from `step`", ["old_gym.py"], "clients", timed="", needs="gym"),
+        Client("dm_env", "dm_env, two pictures a step", ["dm_env_loop.py"], "clients", timed="", needs="dm_env"),
+        Client(
+            "openpi",
+            "openpi-client against a websocket server in another process; the client is watched",
+            ["openpi_eval.py", "--port", "{port}", "--max-steps", most],
+            "clients",
+            ["openpi_server.py", "--policy", "openvla", "--checkpoint", checkpoint, "--port", "0"],
+            needs="openpi_client",
+        ),
+        Client(
+            "act",
+            "REST /act with requests and json_numpy; the client is watched",
+            ["act_eval.py", "--url", "http://127.0.0.1:{port}/act", "--max-steps", most],
+            "clients",
+            ["act_server.py", "--checkpoint", checkpoint, "--port", "0"],
+            needs="json_numpy",
+        ),
+        Client(
+            "lerobot-smolvla",
+            "`lerobot-eval` 0.4.4, SmolVLA with random weights",
+            eval_of("smolvla", 1),
+            "lerobot",
+            needs="lerobot",
+            environment=slurm,
+        ),
+        Client(
+            "lerobot-smolvla-2",
+            "the same, two environments in a vector",
+            eval_of("smolvla", 2),
+            "lerobot",
+            timed=VECTOR,
+            settle=0,
+            needs="lerobot",
+            environment=slurm,
+        ),
+        Client(
+            "lerobot-act",
+            "`lerobot-eval` 0.4.4, ACT with random weights",
+            eval_of("act", 1),
+            "lerobot",
+            needs="lerobot",
+            environment=slurm,
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="clients; all by default")
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PYTHON")
+    parser.add_argument("--steps", type=int, default=40, help="policy steps of a run")
+    parser.add_argument("--repeats", type=int, default=3, help="bare and watched runs of each, in turns")
+    parser.add_argument("--faults", action="store_true", help="the faults instead of the healthy clients")
+    parser.add_argument("--out", type=Path, default=Path("reports/clients"))
+    parser.add_argument("--write", type=Path, help="Markdown file whose sections are replaced")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    pythons = {"main": sys.executable, **dict(pair.split("=", 1) for pair in arguments.python)}
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(out, pythons, Path(scratch), arguments.steps)
+        if arguments.faults:
+            text, name = fault_table(bench), "client-faults"
+        else:
+            chosen = [
+                one for one in clients(arguments.steps, out) if not arguments.names or one.name in arguments.names
+            ]
+            text, name = table([bench.client(one, arguments.repeats) for one in chosen], arguments), "clients"
+    print(text)
+    if arguments.write:
+        write_section(arguments.write, name, text)
+
+
+class Bench:
+    """Runs clients, each result once."""
+
+    def __init__(self, out: Path, pythons: Mapping[str, str], scratch: Path, steps: int) -> None:
+        self.out, self.pythons, self.steps = out, dict(pythons), steps
+        out.mkdir(parents=True, exist_ok=True)
+        home = subprocess.run(
+            [self.pythons["main"], str(CLIENTS / "libero_home.py"), str(scratch / "home")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        pairs = (line.removeprefix("export ").split("=", 1) for line in home.stdout.splitlines() if "=" in line)
+        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.environment = {**os.environ, **threads, **{name: value.strip("'\"") for name, value in pairs}}
+
+    def client(self, client: Client, repeats: int) -> dict[str, Any]:
+        """The result of a client, from an earlier run if there is one."""
+        path = self.out / f"{client.name}.json"
+        if path.is_file():
+            return dict(json.loads(path.read_text("utf-8")))
+        python = self.pythons.get(client.python)
+        lacking = not python or (client.needs and not self.has(python, client.needs))
+        if lacking:
+            return {"name": client.name, "what": client.what, "not_run": f"needs {client.needs or client.python}"}
+        assert python is not None
+        if client.python == "lerobot":
+            self.make_policy(python, client.command)
+        periods: dict[bool, list[list[float]]] = {False: [], True: []}
+        report: dict[str, Any] = {}
+        for turn in range(repeats):
+            for watched in (False, True) if turn % 2 == 0 else (True, False):
+                moments, found = self.run(client, python, watched, f"{client.name}-{turn}")
+                periods[watched].append(steps_of(moments, client.settle))
+                report = found or report
+        result = {"name": client.name, "what": client.what, "report": report, **compare(periods)}
+        path.write_text(json.dumps(result, indent=1), "utf-8")
+        return result
+
+    def run(
+        self, client: Client, python: str, watched: bool, name: str, before: Sequence[str] = ()
+    ) -> tuple[list[float], dict[str, Any]]:
+        """Run a client once: the moments of its steps, and the report where it was watched."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.out))
+        moments = folder / "moments.json"
+        timed = [str(TIMER), client.timed, str(moments)] if client.timed else []
+        with self.server(client, python) as port:
+            script, *rest = (part.format(port=port, out=folder / "output") for part in client.command)
+            place = Path(python).parent / script if script == "lerobot-eval" else CLIENTS / script
+            command = [python, *timed, *before, str(place), *rest]
+            if watched:
+                command = [python, "-m", "vladoctor", "diagnose", "--out", str(folder / "report"), "--", *command]
+            done = subprocess.run(
+                command,
+                env={**self.environment, **client.environment},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        (folder / "log.txt").write_text(done.stdout + done.stderr, "utf-8")
+        report = folder / "report" / "report.json"
+        if (not watched and done.returncode) or (watched and not report.is_file()):
+            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        found = json.loads(report.read_text("utf-8")) if watched else {}
+        return json.loads(moments.read_text("utf-8")) if client.timed else [], found
+
+    @contextmanager
+    def server(self, client: Client, python: str) -> Iterator[str]:
+        """The client's server while it is needed; its port."""
+        if not client.server:
+            yield ""
+            return
+        script, *rest = client.server
+        command = [python, "-u", str(CLIENTS / script), *rest]
+        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    if "serving on" in line:
+                        yield "".join(c for c in line.strip().rstrip("/").rsplit(":", 1)[-1] if c.isdigit())
+                        break
+            finally:
+                process.terminate()
+
+    def has(self, python: str, module: str) -> bool:
+        """Whether an interpreter has a module."""
+        call = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+        return subprocess.run([python, "-c", call], check=False).returncode == 0
+
+    def make_policy(self, python: str, command: Sequence[str]) -> None:
+        """Make the random checkpoint that a LeRobot client names."""
+        folder = Path(next(part for part in command if part.startswith("--policy.path=")).partition("=")[2])
+        if not folder.is_dir():
+            kind = folder.name.partition("-")[2]
+            maker = str(CLIENTS / "make_lerobot_policy.py")
+            subprocess.run([python, maker, str(folder), "--type", kind], env=self.environment, check=True)
+
+
+def steps_of(moments: Sequence[float], settle: int) -> list[float]:
+    """Seconds from one step to the next, without the settle steps and what lies between episodes."""
+    periods = [later - earlier for earlier, later in itertools.pairwise(moments)][settle:]
+    if not periods:
+        return []
+    usual = statistics.median(periods)
+    return [period for period in periods if period < 5 * usual]
+
+
+def compare(periods: Mapping[bool, Sequence[Sequence[float]]]) -> dict[str, Any]:
+    """Medians of the periods, bare and watched, and their ratio."""
+    bare, watched = ([period for run in periods[which] for period in run] for which in (False, True))
+    if not bare or not watched:
+        return {}
+    fastest = []
+    for group in (periods[False], periods[True]):
+        least = min(len(run) for run in group)
+        fastest.append([min(run[index] for run in group) for index in range(least)])
+    pairs = list(zip(*fastest, strict=False))
+    return {
+        "ms_bare": 1e3 * statistics.median(bare),
+        "ms_watched": 1e3 * statistics.median(watched),
+        "ratio": statistics.median(watched) / statistics.median(bare),
+        "ratio_of_fastest": statistics.median(two / one for one, two in pairs),
+        "periods": len(bare),
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> str:
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    lines = [
+        f"Machine: {machine}; {arguments.repeats} bare and {arguments.repeats} watched runs of each, in turns, of at "
+        f"most {arguments.steps} policy steps an episode.",
+        "",
+        "| client | profile | episodes | seen | not seen | findings | step bare → watched, ms | ratio (fastest) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "not_run" in row:
+            lines.append(f"| {row['name']}: {row['what']} | not run: {row['not_run']} | | | | | | |")
+            continue
+        report = row["report"]
+        episodes = report["episodes"]
+        found = sorted({f"{one['code']} {one['severity']}" for episode in episodes for one in episode["findings"]})
+        seen, unseen = stages(report)
+        cost = f"{row['ms_bare']:.1f} → {row['ms_watched']:.1f}" if "ratio" in row else "–"
+        ratio = f"{row['ratio']:.3f} ({row['ratio_of_fastest']:.3f})" if "ratio" in row else "–"
+        profile = report["run"].get("profile", {}).get("name", "?")
+        lines.append(
+            f"| {row['name']}: {row['what']} | {profile} | {len(episodes)} | {seen} | {unseen} | "
+            f"{', '.join(found) or 'none'} | {cost} | {ratio} |"
+        )
+    return "\n".join(lines)
+
+
+def stages(report: Mapping[str, Any]) -> tuple[str, str]:
+    """Which stages were seen in all episodes, and which were not, or not in all."""
+    seen: dict[str, bool] = {}
+    for episode in report["episodes"]:
+        for stage in episode.get("seen", ()):
+            name = stage["stage"]
+            seen[name] = seen.get(name, True) and stage["state"] == "seen"
+    yes, no = [name for name in seen if seen[name]], [name for name in seen if not seen[name]]
+    return "all" if yes and not no else ", ".join(yes) or "–", ", ".join(no) or "–"
+
+
+def fault_table(bench: Bench) -> str:
+    """Every fault that can be made from outside in `official` and in `one_file`: the first code said of each."""
+    sys.path.insert(0, str(CLIENTS))
+    from faults import FAULTS
+
+    chosen = [one for one in clients(bench.steps, bench.out) if one.name in ("official", "one_file")]
+    lines = [
+        f"One episode of {bench.steps} policy steps each, init state 30 of task 0.",
+        "",
+        "| fault | its code | official | one_file |",
+        "|---|---|---|---|",
+    ]
+    right = total = 0
+    for fault in FAULTS.values():
+        cells = []
+        for client in chosen:
+            path = bench.out / f"fault-{client.name}-{fault.name}.json"
+            if not path.is_file():
+                untimed = Client(client.name, client.what, client.command, timed="")
+                before = [str(CLIENTS / "with_fault.py"), fault.name]
+                _, report = bench.run(untimed, bench.pythons["main"], True, path.stem, before)
+                path.write_text(json.dumps(report), "utf-8")
+            episodes = json.loads(path.read_text("utf-8"))["episodes"]
+            roots = [one["code"] for episode in episodes for one in episode["findings"] if not one.get("explained_by")]
+            cells.append(" + ".join(dict.fromkeys(roots)) or "nothing")
+            if fault.check:
+                total += 1
+                right += bool(roots) and roots[0] == fault.check
+        lines.append(f"| {fault.name} | {fault.check or 'none'} | {cells[0]} | {cells[1]} |")
+    return "\n".join([*lines, "", f"Own code first: {right} of {total}."])
+
+
+if __name__ == "__main__":
+    main()
