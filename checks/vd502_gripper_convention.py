@@ -431,6 +431,7 @@ CHECK = Check(
     name="gripper-convention",
     stage=Stage.POSTPROCESS,
     judge=judge,
+    needs=(Stage.EXECUTE,),
     thresholds={
         "steps": 3,
         "share": 0.8,

@@ -23,7 +23,7 @@ more levels. `clipped_share` is the share of steps at which a value lay outside 
 
 Motion: `as_displacement` and `as_place` are the shares of the hand's motion that each reading explains with one factor. In
 LIBERO healthy episodes reach 0.93 or more as displacement (26 episodes); a reading is taken only at 0.75 or more, with the
-other below half, and at least 5 cm moved.
+other below half, and at least 5 cm moved. A hand that is told zeros while objects settle moves by less than 1 cm; 5 cm count.
 
 ## Fix
 
@@ -71,6 +71,11 @@ NOT_NORMALISED = ("predict_action", "openpi.infer", "openpi.policy")
 
 SLOPED = ("same", "line", "ratio", "constant")
 """Kinds of relation of a dimension to itself, which have a slope."""
+
+AS_DISPLACEMENTS = (
+    "Set the controller to displacements (robosuite 1.4: control_delta; 1.5: input_type). A key that the installed version "
+    "does not know is ignored without a word: read it back from the controller, robot.controller.use_delta."
+)
 
 AS_IT_IS = "Pass the policy's action on as it is: its arm values already are what the environment takes."
 
@@ -349,6 +354,19 @@ def _motion(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if frame not in ("delta", "absolute"):
         yield Abstention(f"profile {facts.profile.name} does not say whether actions are displacements or places")
         return
+    drift = ac.drift(facts.episode) if frame == "delta" else None
+    if drift is not None and drift.metres >= limits["drift_m"]:
+        yield Problem(
+            message=f"The hand moves by {100 * drift.metres:.0f} cm while it is commanded zeros (steps {drift.first} to "
+            f"{drift.last}): the environment takes a command as a place to go to, and this checkpoint answers with "
+            "displacements.",
+            remedy=AS_DISPLACEMENTS,
+            severity=Severity.STOP,
+            stage=Stage.EXECUTE,
+            first_step=drift.first,
+            evidence={"expected": "displacement", "seen": "place", "drift_cm": round(100 * drift.metres, 1)},
+        )
+        return
     low, high = facts.profile.get("environment.input_range") or (-np.inf, np.inf)
     seen = ac.motion(facts.episode, (float(low), float(high)))
     if seen is None or seen.moved < limits["moved_m"]:
@@ -365,10 +383,7 @@ def _motion(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     yield Problem(
         message=f"The environment takes each command as a {done}: that explains {wrong:.0%} of the hand's motion, "
         f"and as a {meant}, which this checkpoint answers with, {right:.0%}.",
-        remedy="Set the controller to "
-        + ("displacements (robosuite 1.4: control_delta; 1.5: input_type)." if frame == "delta" else "absolute poses.")
-        + " A key that the installed version does not know is ignored without a word: read it back from the controller, "
-        "robot.controller.use_delta.",
+        remedy=AS_DISPLACEMENTS if frame == "delta" else "Set the controller to absolute poses, and read it back from it.",
         severity=Severity.STOP,
         stage=Stage.EXECUTE,
         first_step=min(int(facts.episode.steps[0].number), 0),
@@ -438,6 +453,7 @@ CHECK = Check(
     name="action-contract",
     stage=Stage.POSTPROCESS,
     judge=judge,
+    needs=(Stage.EXECUTE,),
     thresholds={
         "queries": 3,
         "clip_steps": 20,
@@ -445,6 +461,7 @@ CHECK = Check(
         "clip_share": 0.2,
         "explains": 0.75,
         "moved_m": 0.05,
+        "drift_m": 0.05,
     },
     explained_by=("VD401", "VD405", "VD501", "VD505"),
     faults=(

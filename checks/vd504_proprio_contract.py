@@ -198,8 +198,9 @@ def _problem(
         "seen": ", ".join(f"{value:.4g}" for value in seen.given[first]),
         "parts": dict(parts),
         "queries_concerned": int(rows.sum()),
-        "per_dimension": {
-            "largest_difference": [float(f"{value:.4g}") for value in np.abs(seen.given - seen.expected).max(axis=0)]
+        "largest_difference": {
+            name: float(f"{value:.4g}")
+            for name, value in zip(seen.layout, np.abs(seen.given - seen.expected).max(axis=0), strict=True)
         },
     }
     return Problem(

@@ -117,8 +117,8 @@ def _holes(facts: Facts, covered: Sequence[Coverage]) -> Iterator[Problem]:
         whole = all(one.state == UNSEEN for one in covered if one.stage in stages)
         silent = _silent(stages)
         yield Problem(
-            message=f"{_listed(stages).capitalize()} {'were' if len(stages) > 1 else 'was'} not seen"
-            f"{'' if whole else ' all through'}: {why}.{f' {_checks(silent)} therefore.' if silent else ''}",
+            message=f"{why[0].upper()}{why[1:]}; {'nothing' if whole else 'not all'} of {_listed(stages)} was seen."
+            f"{f' {_checks(silent)} therefore.' if silent else ''}",
             remedy=remedy,
             severity=Severity.LOOK,
             first_step=numbers[0],

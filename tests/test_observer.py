@@ -91,7 +91,18 @@ def test_bytes_on_stdout_stdin_and_stderr(tmp_path: Path) -> None:
     write(tmp_path, program)
     command = [sys.executable, "program.py"]
     alone = subprocess.run(command, cwd=tmp_path, input=b"given\n", capture_output=True, check=True)
-    diagnose = [sys.executable, "-m", "vladoctor", "diagnose", "--out", "watched", "--", *command]
+    diagnose = [
+        sys.executable,
+        "-m",
+        "vladoctor",
+        "diagnose",
+        "--exit-status",
+        "program",
+        "--out",
+        "watched",
+        "--",
+        *command,
+    ]
     with_taps = subprocess.run(diagnose, cwd=tmp_path, input=b"given\n", capture_output=True, check=True)
     assert alone.stdout == with_taps.stdout
     assert with_taps.stderr.startswith(alone.stderr)

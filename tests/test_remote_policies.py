@@ -555,7 +555,7 @@ def test_what_the_server_saw_is_added_to_the_clients_queries(
         assert query.options["instruction"] == TASK
         assert query.action is not None
         np.testing.assert_allclose(query.action[:6], np.asarray(answer)[:6], rtol=0, atol=1e-6)
-        answered = query.chunk[0] if query.chunk else query.action
+        answered = query.options["answered"][0] if kind == "openpi" else query.action
         np.testing.assert_array_equal(answered, np.asarray(answer, np.float64))
     assert "3 of 3 queries" in merged.notes[-1]
 
@@ -640,7 +640,8 @@ def test_queries_are_matched_by_content() -> None:
     query = merged.steps[0].query
     assert query is not None
     assert query.action == (*actions[0][:6], 0.0)
-    assert query.chunk == (actions[0],)
+    assert query.chunk == ()
+    assert query.options["answered"] == [list(actions[0])]
 
 
 def test_equal_answers_are_told_apart_by_their_pictures() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -60,7 +60,8 @@ class Problem:
     Attributes:
         message: one or two sentences: what was done, what this checkpoint expects, what follows from it.
         remedy: an instruction, with code where code is the remedy.
-        first_step, last_step: step numbers counted from the first query (see `records.Step`).
+        first_step, last_step: step numbers counted from the first query (see `records.Step`); of a problem of the whole
+            run they say nothing.
         evidence: JSON-able numbers and strings. Known keys, which renderers draw: "expected", "seen" (strings),
             "diff" (list of [op, text], op in "=", "-", "+"), "per_dimension" (name -> list of numbers).
         frames: what renderers show side by side: list of {"title", "step", "camera" or "model": true,
@@ -70,7 +71,7 @@ class Problem:
     message: str
     remedy: str
     severity: Severity
-    first_step: int
+    first_step: int = 0
     last_step: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     frames: tuple[Mapping[str, Any], ...] = ()
@@ -119,7 +120,11 @@ class Check:
     Attributes:
         code: "VD201"; never reused. name: named after what is wrong, "image-orientation".
         stage: where the fault sits when the check fires (a Problem may say otherwise).
-        judge: (facts, limits) -> verdicts; pure, reads facts and profile only.
+        judge: (facts of an episode, limits) -> verdicts; pure, reads facts and profile only. None where one episode
+            says nothing.
+        judge_run: (facts of every episode in the order in which they ran, limits) -> verdicts about the run as a whole;
+            asked once, after the last episode, and likewise pure. It is for what no single episode shows, and leaves to
+            `judge` what one does.
         thresholds: name -> default; run.yaml can override them. What they were measured on stands in the page.
         symptom: a symptom never stands as root cause beside a finding that is not one.
         explained_by: codes whose finding, if present, makes this one a consequence.
@@ -132,7 +137,8 @@ class Check:
     code: str
     name: str
     stage: Stage
-    judge: Callable[[Facts, Mapping[str, float]], Iterator[Verdict]]
+    judge: Callable[[Facts, Mapping[str, float]], Iterator[Verdict]] | None = None
+    judge_run: Callable[[Sequence[Facts], Mapping[str, float]], Iterator[Verdict]] | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     symptom: bool = False
     explained_by: tuple[str, ...] = ()
@@ -143,7 +149,8 @@ class Check:
     @property
     def page(self) -> str:
         """The check's page: its module's docstring (Markdown)."""
-        return sys.modules[self.judge.__module__].__doc__ or ""
+        judge = self.judge or self.judge_run
+        return (sys.modules[judge.__module__].__doc__ or "") if judge else ""
 
     @property
     def summary(self) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage
+from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage, Verdict
 from vladoctor.facts import Facts
 from vladoctor.facts.coverage import Coverage, coverage
 from vladoctor.facts.links import summary
@@ -16,7 +16,10 @@ from vladoctor.records import Episode
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem with its identity. `explained_by` is the code of the finding it follows from, or ""."""
+    """A problem with its identity. `explained_by` is the code of the finding it follows from, or "".
+
+    Of the whole run (`whole_run`) its steps say nothing.
+    """
 
     code: str
     name: str
@@ -31,6 +34,7 @@ class Finding:
     explained_by: str = ""
     symptom: bool = False
     about_evidence: bool = False
+    whole_run: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -38,6 +42,7 @@ class Finding:
             "name": self.name,
             "severity": self.severity.value,
             "stage": self.stage.value,
+            "scope": "run" if self.whole_run else "episode",
             "first_step": self.first_step,
             "last_step": self.last_step,
             "message": self.message,
@@ -101,14 +106,51 @@ class Diagnosis:
         return tuple(reasons)
 
 
+@dataclass(frozen=True)
+class RunDiagnosis:
+    """What the episodes of a run say together, and none of them alone.
+
+    Attributes:
+        results: of the checks that look at runs; empty where there was no episode.
+        findings: in causal order. Those that follow from what was found in episodes stand last, with its code.
+    """
+
+    results: tuple[CheckResult, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def headline(self) -> Finding | None:
+        """The first root cause; None where everything follows from what was found in episodes."""
+        return next((finding for finding in self.findings if not finding.explained_by), None)
+
+    @property
+    def crashed(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if result.state == "crashed")
+
+    @property
+    def evidence_missing(self) -> tuple[str, ...]:
+        """Why some checks could say nothing: what was not recorded."""
+        return tuple(f"{r.code} {r.name}: {a.reason}" for r in self.results for a in r.abstentions if a.missing)
+
+
 def run_check(check: Check, facts: Facts, limits: Mapping[str, float]) -> CheckResult:
-    """Run one check. An exception in it becomes the state "crashed" with its traceback."""
+    """Run one check on an episode. An exception in it becomes the state "crashed" with its traceback."""
+    return _ask(check, check.judge, facts, limits)
+
+
+def _ask(
+    check: Check,
+    judge: Callable[[Any, Mapping[str, float]], Iterator[Verdict]] | None,
+    facts: Facts | Sequence[Facts],
+    limits: Mapping[str, float],
+) -> CheckResult:
     try:
-        verdicts = list(check.judge(facts, {**check.thresholds, **limits}))
+        verdicts = list(judge(facts, {**check.thresholds, **limits})) if judge else []
     except Exception:  # noqa: BLE001 - a check that crashes is a state of its own, never the end of the run
         error = traceback.format_exc()
         return CheckResult(check.code, check.name, "crashed", error=error, about_evidence=check.about_evidence)
-    findings = tuple(_finding(check, verdict) for verdict in verdicts if isinstance(verdict, Problem))
+    whole_run = not isinstance(facts, Facts)
+    findings = tuple(_finding(check, verdict, whole_run) for verdict in verdicts if isinstance(verdict, Problem))
     clears = tuple(verdict for verdict in verdicts if isinstance(verdict, Clear))
     abstentions = tuple(verdict for verdict in verdicts if isinstance(verdict, Abstention))
     state = "failed" if findings else "passed" if clears else "abstained"
@@ -122,10 +164,33 @@ def diagnose(
 ) -> Diagnosis:
     """Judge one episode with the given checks; `thresholds` maps a code to overridden limits."""
     limits = thresholds or {}
-    results = tuple(run_check(check, facts, limits.get(check.code, {})) for check in checks)
+    results = tuple(run_check(check, facts, limits.get(check.code, {})) for check in checks if check.judge)
     found = [finding for result in results for finding in result.findings]
     covered, links = _observed(facts)
     return Diagnosis(facts.episode, results, causal_order(found, checks), covered, links)
+
+
+def diagnose_run(
+    runs: Sequence[Facts],
+    diagnoses: Sequence[Diagnosis],
+    checks: Sequence[Check],
+    thresholds: Mapping[str, Mapping[str, float]] | None = None,
+) -> RunDiagnosis:
+    """Judge a run as a whole.
+
+    Args:
+        runs: of every episode, in the order in which they ran.
+        diagnoses: what was found in them: a root cause of one can explain what is found here.
+    """
+    if not runs:
+        return RunDiagnosis()
+    limits = thresholds or {}
+    results = tuple(
+        _ask(check, check.judge_run, runs, limits.get(check.code, {})) for check in checks if check.judge_run
+    )
+    known = {root.code: root for one in diagnoses for root in one.findings if not root.explained_by}
+    found = [finding for result in results for finding in result.findings]
+    return RunDiagnosis(results, causal_order(found, checks, tuple(known.values())))
 
 
 def _observed(facts: Facts) -> tuple[tuple[Coverage, ...], tuple[str, ...]]:
@@ -135,12 +200,17 @@ def _observed(facts: Facts) -> tuple[tuple[Coverage, ...], tuple[str, ...]]:
         return (), ()
 
 
-def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[Finding, ...]:
+def causal_order(
+    findings: Sequence[Finding], checks: Sequence[Check], known: Sequence[Finding] = ()
+) -> tuple[Finding, ...]:
     """Order findings by cause: by stage, mere looks behind, then symptoms, and last what is about the evidence.
 
     Consequences stand behind their cause. A finding is explained by the earliest root that is no symptom, is at least
     as severe, and either is named in its check's `explained_by`, or, for a symptom, is any at all. Explanations do not
     chain: the root carries all.
+
+    Args:
+        known: roots that were found elsewhere, in single episodes of a run; what follows from them stands last.
     """
     by_code = {check.code: check for check in checks}
 
@@ -156,7 +226,7 @@ def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[
         cause = next(
             (
                 root
-                for root in roots
+                for root in (*known, *roots)
                 if root.code != finding.code
                 and not root.symptom
                 and not root.about_evidence
@@ -176,10 +246,11 @@ def causal_order(findings: Sequence[Finding], checks: Sequence[Check]) -> tuple[
         ordered_roots.append(root)
         if last_of[root.code] == index:
             ordered_roots.extend(c for c in consequences if c.explained_by == root.code)
+    ordered_roots.extend(c for c in consequences if c.explained_by not in last_of)
     return tuple(ordered_roots)
 
 
-def _finding(check: Check, problem: Problem) -> Finding:
+def _finding(check: Check, problem: Problem, whole_run: bool) -> Finding:
     return Finding(
         code=check.code,
         name=check.name,
@@ -193,4 +264,5 @@ def _finding(check: Check, problem: Problem) -> Finding:
         frames=problem.frames,
         symptom=check.symptom,
         about_evidence=check.about_evidence,
+        whole_run=whole_run,
     )

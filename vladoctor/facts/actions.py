@@ -225,6 +225,41 @@ def positions(episode: Episode, steps: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How far the hand went while the arm was commanded zeros: metres, over the steps `first` to `last`."""
+
+    metres: float
+    first: int
+    last: int
+
+
+def drift(episode: Episode, least: int = 5) -> Drift | None:
+    """The longest way that the hand went while it was told zeros for at least so many steps; None where it never was.
+
+    A command of zeros is no motion to a controller that takes displacements, and the way to the base to one that takes
+    places. What an earlier motion carries on is left out: a run counts from its third step on, or from a reset on.
+    """
+    steps = [step for step in episode.steps if len(step.executed) >= 6]
+    if not steps:
+        return None
+    p = positions(episode, np.array([step.number for step in steps]))
+    found: Drift | None = None
+    start = 0
+    for end in range(len(steps) + 1):
+        if end < len(steps) and not any(steps[end].executed[:6]):
+            continue
+        begin = start if start == 0 else start + 2
+        if end - begin >= least:
+            # Up to the observation behind the run, where there is one.
+            last = min(end, len(steps) - 1)
+            way = float(np.linalg.norm(p[begin : last + 1] - p[begin], axis=1).max())
+            if np.isfinite(way) and (found is None or way > found.metres):
+                found = Drift(way, steps[begin].number, steps[last].number)
+        start = end + 1
+    return found
+
+
+@dataclass(frozen=True)
 class Motion:
     """How the hand answers to the commands, by the share of its motion that each reading explains (0 to 1).
 
@@ -298,3 +333,58 @@ def _line(dim: int, m: np.ndarray, x: np.ndarray) -> Dimension:
     if residual > ROUNDED * span or abs(slope) < 1e-6:
         return Dimension("unknown", dim)
     return Dimension("line", dim, slope, 0.0 if abs(offset) <= ROUNDED * span else offset)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an executed action came from, by value.
+
+    Attributes:
+        step: at which it was executed.
+        query: step of the query whose answer it is a row of; None where it is none's.
+        row: the row, 0 for the first; -1 where there is none.
+        latest: step of the last query before or at the step.
+    """
+
+    step: int
+    query: int | None
+    row: int
+    latest: int
+
+
+def origins(episode: Episode, arm: Sequence[int], limits: tuple[float, float] = (-np.inf, np.inf)) -> list[Origin]:
+    """For each action from the first query on, the row that it is: by value, in the dimensions of the arm.
+
+    Of rows that are alike, the one whose turn it is comes first, then those of the same answer, then older answers'.
+    """
+    laid = plan(episode)
+    if laid is None:
+        return []
+    answers = {number: rows for number, query in episode.queries() if (rows := answer(query)) is not None}
+    dims = list(arm)
+    found = []
+    latest: int | None = None
+    for step, executed in zip(laid.steps, laid.executed, strict=True):
+        number = int(step)
+        latest = number if number in answers else latest
+        if latest is None or not np.isfinite(executed).all():
+            continue
+        found.append(_origin(number, executed[dims], latest, answers, dims, limits))
+    return found
+
+
+def _origin(
+    step: int,
+    executed: np.ndarray,
+    latest: int,
+    answers: Mapping[int, np.ndarray],
+    dims: list[int],
+    limits: tuple[float, float],
+) -> Origin:
+    for query in [latest, *sorted((number for number in answers if number < latest), reverse=True)[:3]]:
+        rows = answers[query][:, dims]
+        alike = np.flatnonzero(same(rows, executed[None], limits).all(axis=1))
+        if len(alike):
+            due = step - query
+            return Origin(step, query, due if due in alike else int(alike[0]), latest)
+    return Origin(step, None, -1, latest)

@@ -260,6 +260,25 @@ def fits(scenes: np.ndarray, image: np.ndarray, known: Registration) -> np.ndarr
     return np.asarray(seen @ _normalise(_local_contrast(wanted))[0])
 
 
+def aligned(raw: np.ndarray, image: np.ndarray, found: Registration, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the raw frame that the image shows, and that part of the image, pixel by pixel.
+
+    Returns:
+        Two float32 (size, size, 3), in levels. Padding is left out of both.
+    """
+    start, side = np.array(found.offset), np.array(found.scales)
+    low, high = np.clip(start, 0.0, 1.0), np.clip(start + side, 0.0, 1.0)
+    return _part(apply(found.element, raw), low, high, size), _part(image, (low - start) / side, (high - start) / side, size)
+
+
+def _part(frame: np.ndarray, low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
+    rows, columns = (
+        _weights(sides, size, np.float32(first), np.float32(last - first))
+        for sides, first, last in zip(frame.shape[:2], low, high, strict=True)
+    )
+    return np.stack([rows @ frame[..., index].astype(np.float32) @ columns.T for index in range(frame.shape[2])], axis=-1)
+
+
 def grey(frame: np.ndarray, size: int) -> np.ndarray:
     """Mean of the channels of a frame (H, W, 3), resampled with antialiasing to float32 (size, size), 0..255."""
     values = frame.mean(axis=-1, dtype=np.float32) if frame.ndim == 3 else frame.astype(np.float32)

@@ -24,6 +24,9 @@ SAME_PICTURE = 1.5
 
 _SIDE = 32
 
+_OUTER = "openpi"
+"""Start of the boundaries of servers' policies, in which a model may be."""
+
 
 def policy_alone(episode: Episode) -> bool:
     """Whether it holds queries that no environment of their process has executed: a server's, say."""
@@ -39,9 +42,10 @@ def join_servers(episodes: Sequence[Episode]) -> list[Episode]:
 def merge_server(client: Episode, server: Episode) -> Episode:
     """Add to a client's queries what only the server saw of them.
 
-    What the model was given and made is the server's: prompt, ids, image, `normalised`, and `action` where ids belong
-    to it, so that ids and action are of one boundary. What the program was answered stays in `chunk`, what it sent in
-    `more_images` ("sent/<slot>"), `proprio` and the option `instruction`.
+    What the model was given and made is the server's: prompt, ids, image, `normalised`, and `action` and `chunk`, so
+    that all of it is of one boundary, in the model's own convention. What the program sent is kept in `more_images`
+    ("sent/<slot>"), `proprio` and the option `instruction`, what it was answered, where that differs, in the option
+    `answered`: (rows, action_dim).
 
     Args:
         client: its steps were executed.
@@ -55,7 +59,7 @@ def merge_server(client: Episode, server: Episode) -> Episode:
     steps = list(client.steps)
     matched: set[int] = set()
     # The outermost boundary of the server first: what is nearer to the model is to have the last word.
-    for boundary in sorted({_query(step).boundary for step in answers}, key=lambda name: not name.startswith("openpi")):
+    for boundary in sorted({_query(step).boundary for step in answers}, key=lambda name: not name.startswith(_OUTER)):
         group = [step for step in answers if _query(step).boundary == boundary]
         for index, found in _pairs([query for _, query in asked], group):
             at = asked[index][0]
@@ -137,8 +141,11 @@ def _fill(step: Step, answer: Step) -> Step:
         if image is not None:
             more[f"sent/{next(iter(ours.options.get('given', {})), 'image')}"] = image
         image = theirs.image
-    decoded = bool(theirs.ids) and theirs.action is not None
-    chunk = ours.chunk or ((ours.action,) if ours.action and decoded and ours.action != theirs.action else ())
+    action, chunk = ours.action, ours.chunk
+    if theirs.action is not None and (action is None or not theirs.boundary.startswith(_OUTER)):
+        if _rows(ours) and _rows(ours) != _rows(theirs):
+            options["answered"] = [list(row) for row in _rows(ours)]
+        action, chunk = theirs.action, theirs.chunk
     query = replace(
         ours,
         prompt=theirs.prompt if theirs.prompt is not None else ours.prompt,
@@ -152,7 +159,7 @@ def _fill(step: Step, answer: Step) -> Step:
         margin=theirs.margin or ours.margin,
         entropy=theirs.entropy or ours.entropy,
         normalised=theirs.normalised if theirs.normalised is not None else ours.normalised,
-        action=theirs.action if decoded or ours.action is None else ours.action,
+        action=action,
         chunk=chunk,
         options=options,
         vision_calls=theirs.vision_calls if theirs.vision_calls is not None else ours.vision_calls,

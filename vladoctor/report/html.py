@@ -164,7 +164,7 @@ def _verdict(result: RunResult) -> Verdict:
     what = _brief(finding.message, 130)
     advice = "Look at this first." if finding.severity is Severity.LOOK else "Fix this first."
     if finding.about_evidence:
-        advice = "Of that nothing is said."
+        advice = "So not everything could be judged."
     more = [
         f"{counts[other]} of {episodes} otherwise: {other} "
         + next(headline.name for headline in headlines if headline.code == other)
@@ -302,7 +302,7 @@ def _facts(result: RunResult) -> list[tuple[str, str, str]]:
         ("Suite", ", ".join(suites), asked)
         if suites or not environments
         else ("Environment", ", ".join(environments), ""),
-        ("Profile", str(profile.get("name") or "none"), str(profile.get("reason") or "")),
+        ("Profile", str(profile.get("name") or "none"), ""),
     ]
     program = seen.program(result)
     if program is not None:
@@ -335,8 +335,12 @@ def _seen(result: RunResult) -> Mapping[str, Any]:
     """What was seen of each stage, how the stages hang together, and what the taps cost."""
     covered = seen.of_run(result.diagnoses)
     cost = seen.cost(diagnosis.episode for diagnosis in result.diagnoses)
+    whys = ["", *(one.why for one in covered)]
     return {
-        "rows": [(one, _STATES[one.state], _brief_count(one)) for one in covered],
+        "rows": [
+            (one, _STATES[one.state], _brief_count(one), "the same" if one.why and one.why == before else one.why)
+            for one, before in zip(covered, whys, strict=False)
+        ],
         "cost": cost.sentence if cost else "",
         "budget": seen.budget_in_words(result.run.get("budget")),
         "links": _common([diagnosis.links for diagnosis in result.diagnoses]),

@@ -4,11 +4,11 @@ Of every generated token three numbers are kept, from the logits that the output
 mass on the action ids, the log-probability by which the best id leads, and the entropy within the action ids. Where it
 is not known which ids are actions, only the second.
 
-On a CPU they are computed when the query ends, row by row through memory that is kept, because fresh arrays of that
-size cost more than the arithmetic; the image when it begins, while it is still in the cache. On a GPU the arithmetic is
-queued with the query's own, on the stream of the program, and the results copied to pinned memory without waiting. The
-program waits for its ids anyway; the values are taken once an event says that they are there, if need be a step later.
-No call here synchronises.
+On a CPU they, and what is measured on the image, are computed by the worker (`vladoctor.taps.worker`) from copies, row
+by row through memory that is kept, because fresh arrays of that size cost more than the arithmetic. On a GPU the
+arithmetic is queued with the query's own, on the stream of the program, and the results copied to pinned memory without
+waiting. The program waits for its ids anyway; the values are taken once an event says that they are there, if need be a
+step later. No call here synchronises.
 """
 
 from __future__ import annotations
@@ -234,17 +234,23 @@ class ModelImages:
                     asked.fetch(one, lambda landed, name=name: taken.update({name: landed.numpy()}))  # type: ignore[misc]
             asked.then(finish)
             return
-        array = (pixels if pixels.dtype == torch.float32 else pixels.float()).numpy()
-        flat = array.reshape(len(array), -1)
-        taken["low"], taken["high"] = flat.min(1), flat.max(1)
-        taken["mean"] = np.add.reduce(np.add.reduce(array, axis=1), axis=1) / (height * width)
-        if image:
-            factors = (known.scale, known.shift) if known is not None else _stretch(taken["low"], taken["high"])
-            if small:
-                taken["small"] = _to_bytes(_pool(array[:3], factor), *factors)
-            if full:
-                taken["full"] = _to_bytes(array[:3], *factors)
-        finish()
+        # A copy, since the program may use its memory again; what it takes to measure it can wait.
+        copy = pixels.detach().clone()
+
+        def measure() -> None:
+            array = copy.float().numpy()
+            flat = array.reshape(len(array), -1)
+            taken["low"], taken["high"] = flat.min(1), flat.max(1)
+            taken["mean"] = np.add.reduce(np.add.reduce(array, axis=1), axis=1) / (height * width)
+            if image:
+                factors = (known.scale, known.shift) if known is not None else _stretch(taken["low"], taken["high"])
+                if small:
+                    taken["small"] = _to_bytes(_pool(array[:3], factor), *factors)
+                if full:
+                    taken["full"] = _to_bytes(array[:3], *factors)
+            finish()
+
+        asked.then(measure)
 
 
 def _picture(

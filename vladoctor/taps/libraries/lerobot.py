@@ -50,6 +50,9 @@ _ACTION, _IMAGE, _STATE, _TASK = "action", "observation.image", "observation.sta
 _TOKENS, _MASK = "observation.language.tokens", "observation.language.attention_mask"
 """Keys of a batch. Source: huggingface/lerobot v0.4.4, src/lerobot/utils/constants.py."""
 
+MODEL_SLOT = "model/"
+"""How the name of a state begins as the policy was given it, normalised, where what it was before is recorded too."""
+
 _VISION = (
     "vision_tower", "vision_model", "visual", "vision_encoder", "image_encoder", "rgb_encoder", "backbone",
     "image_enc_layers",
@@ -185,12 +188,11 @@ class _Call:
             task = raw[row] if isinstance(raw, (list, tuple)) and len(raw) == len(self.queries) else raw
             query.options = {**options, _TASK: task} if isinstance(task, str) else dict(options)
         self._take_images(images)
-        for name, values in tensors.items():
-            if name.startswith("observation.") and name.endswith("state"):
-                self._take_state(name, values)
         before = next((one.state for one in reversed(made) if one.normaliser is not None), None)
         if before is not None:
-            self._take_state(f"raw/{_STATE}", before.detach())
+            self._take_state(_STATE, before.detach())
+        if _STATE in tensors:
+            self._take_state(_STATE if before is None else f"{MODEL_SLOT}{_STATE}", tensors[_STATE])
         self._take_text(tensors)
         eye = self.known.eye
         if eye is not None and self.chunk is None:

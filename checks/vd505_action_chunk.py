@@ -1,0 +1,266 @@
+"""The rows of an action chunk are not executed as they were meant: too many, too few, in another order, or of an old one.
+
+## What it looks at
+
+Which row of which answer every executed action is, by value, in the arm's dimensions; how many control steps lie between
+two queries; and what was executed before the episode's first query. The number of steps is compared with the profile's
+published evaluation.
+
+## Why it is bad
+
+A chunk is a plan from one frame. Executed to its end without another look it drifts (50 of 50 rows for 10 of 50: 15 to 20
+percent points in LIBERO). Executed in another order, or its first row again and again, it is another motion. And a queue
+that is not emptied between episodes starts the next one with the end of the last one's plan, from where the robot no
+longer is.
+
+## Evidence
+
+`asked_every` is the median number of steps between queries, `expected` the profile's. `rows` counts which rows were
+executed. Severity: fix from twice as many steps as published, and whenever rows come from the wrong place; look where the
+policy is asked more often, or a little less often, than published: that may be meant. Rows are compared by value to 1e-5;
+nothing is said of their order unless at least 80 % of the actions are rows of some answer.
+
+What is executed before the first query counts as a leftover if it moves the arm where the profile's settling action does
+not, in an episode that is not the first of its process, for fewer steps than an answer has rows.
+
+## Fix
+
+```python
+plan = collections.deque()                      # a new one for each episode; policy.reset() where the policy keeps it
+...
+if not plan:
+    plan.extend(policy.infer(element)["actions"][:replan_steps])
+obs, reward, done, info = env.step(plan.popleft().tolist())
+```
+
+## Known gaps
+
+Averages over several chunks (temporal ensembles) are rows of none: nothing is said of them. A policy that keeps its queue
+inside and is seen once a step looks like one that answers with single actions. A leftover shows from the second episode of a
+process on.
+
+## References
+
+- huggingface/lerobot#4614: the default executes the whole chunk: 20 to 23 percent points less.
+- huggingface/lerobot#2156, huggingface/lerobot#2114: 50 rows executed: 75 %, 10: 90 %.
+- NVIDIA/Isaac-GR00T#722: only the first row of each chunk executed.
+- thu-ml/RoboticsDiffusionTransformer#102, thu-ml/RoboticsDiffusionTransformer#42: jerks between chunks of 64.
+- simpler-env/SimplerEnv#10: horizon and ensemble ported from another policy, never checked.
+- The client: Physical-Intelligence/openpi@15a9616 examples/libero/main.py:29,125-150.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
+from vladoctor.facts import actions as ac
+from vladoctor.facts.gripper import gripper_place
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vladoctor.facts import Facts
+    from vladoctor.loop import Loop
+
+
+def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Follow every executed action to the row of the answer that it is."""
+    asked = [step for step, _ in facts.episode.queries()]
+    steps = [step for step in facts.episode.policy_steps() if step.executed]
+    if not asked or not steps:
+        yield Abstention("no query was recorded, or nothing executed after one", missing=not asked)
+        return
+    rows = [len(found) for _, query in facts.episode.queries() if (found := ac.answer(query)) is not None]
+    if not rows:
+        yield Abstention("no answer of a query was recorded", missing=True)
+        return
+    length = Counter(rows).most_common(1)[0][0]
+    origins = _origins(facts)
+    leftover = _leftover(facts, length)
+    order = _order(origins, length, limits)
+    if leftover is not None:
+        yield leftover
+    if order is not None:
+        yield order
+    yield from _often(facts, asked, len(steps), length, origins, limits, order is None and leftover is None)
+
+
+def _origins(facts: Facts) -> list[ac.Origin]:
+    size = ac.executed_size(facts.episode) or 0
+    place = gripper_place(facts.profile)
+    arm = [dim for dim in range(size) if dim != (size - 1 if place is None else place)]
+    low, high = facts.profile.get("environment.input_range") or (-np.inf, np.inf)
+    return ac.origins(facts.episode, arm, (float(low), float(high))) if arm else []
+
+
+def _explained(origins: Sequence[ac.Origin], limits: Mapping[str, float]) -> bool:
+    known = sum(origin.query is not None for origin in origins)
+    return bool(origins) and known >= limits["explained"] * len(origins)
+
+
+def _order(origins: Sequence[ac.Origin], length: int, limits: Mapping[str, float]) -> Problem | None:
+    """Rows of a chunk that are executed at the wrong moment."""
+    if length < 2 or not _explained(origins, limits):
+        return None
+    known = [origin for origin in origins if origin.query is not None]
+    wrong = [one for one in known if one.query != one.latest or one.row != one.step - one.latest]
+    if len(wrong) < limits["steps"] or len(wrong) < limits["share"] * len(known):
+        return None
+    rows = Counter(one.row for one in known)
+    ahead = {one.row - (one.step - one.latest) for one in wrong if one.query == one.latest}
+    old = [one for one in wrong if one.query != one.latest]
+    if len(old) > len(wrong) / 2:
+        what = (
+            f"At {len(old)} of {len(known)} steps a row of an older answer is executed though a newer one was there: "
+            "the queue is filled before it is empty"
+        )
+        remedy = "Ask only when the queue is empty, or clear it before it is filled."
+    elif len(rows) == 1:
+        (row,) = rows
+        what = f"Only row {row} of {length} is executed, again and again until the policy is asked once more"
+        remedy = "Take the rows one after the other: plan.extend(chunk[:n]), then plan.popleft()."
+    elif len(ahead) == 1 and len(known) == len(wrong):
+        (by,) = ahead
+        what = f"The rows begin with row {by}: the first {by} of every answer {'is' if by == 1 else 'are'} left out"
+        remedy = "The first row belongs to the frame that was just given. Start with it, unless the delay is real."
+    else:
+        first = next(one for one in known if one.query == known[0].query)
+        seen = [one.row for one in known if one.query == first.query]
+        what = f"The rows of an answer are executed in the order {', '.join(map(str, seen[:8]))}"
+        remedy = "Take the rows from the front: plan.popleft() of a deque, or chunk[t - asked]; pop() takes the last."
+    return Problem(
+        message=f"{what}. The arm makes another motion than the one that was planned.",
+        remedy=remedy,
+        severity=Severity.FIX,
+        first_step=wrong[0].step,
+        last_step=wrong[-1].step,
+        evidence={
+            "expected": "rows 0, 1, 2 ... of the latest answer",
+            "seen": ", ".join(str(one.row) for one in known[:12]),
+            "rows": {str(row): count for row, count in sorted(rows.items())},
+        },
+    )
+
+
+def _leftover(facts: Facts, length: int) -> Problem | None:
+    """Actions before the first query that no query of this episode answered with."""
+    settle = facts.profile.get("loop.settle_action")
+    number = facts.episode.task.get("episode")
+    if not isinstance(number, int) or number < 1 or not settle or length < 2:
+        return None
+    before = [step for step in facts.episode.steps if step.number < 0 and len(step.executed) == len(settle)]
+    count = 0
+    for step in reversed(before):
+        if np.abs(np.array(step.executed) - np.array(settle, dtype=np.float64))[:-1].max() <= 1e-6:
+            break
+        count += 1
+    if not 0 < count < length:
+        return None
+    return Problem(
+        message=f"{count} {'action was' if count == 1 else 'actions were'} executed in this episode before the policy was "
+        f"asked for the first time: what was left of the last episode's chunk of {length} rows, planned from where the "
+        "robot no longer is.",
+        remedy="Empty the queue at every reset: a new deque for each episode, or policy.reset() where the policy keeps it.",
+        severity=Severity.FIX,
+        first_step=-count,
+        last_step=-1,
+        evidence={"expected": "the first action answers the first frame", "seen": f"{count} actions before it"},
+    )
+
+
+def _often(
+    facts: Facts,
+    asked: Sequence[int],
+    steps: int,
+    length: int,
+    origins: Sequence[ac.Origin],
+    limits: Mapping[str, float],
+    in_order: bool,
+) -> Iterator[Verdict]:
+    """How many control steps one answer serves for."""
+    expected = facts.profile.get("action.execute")
+    gaps = np.diff(np.array(asked))
+    only = len(gaps) < 2
+    every = steps if only else int(np.median(gaps))
+    seen = f"every {every} {'step' if every == 1 else 'steps'}" if not only else f"{len(asked)} times in {steps} steps"
+    if expected is None:
+        yield Abstention(f"profile {facts.profile.name} does not say after how many steps the policy is asked again")
+        return
+    expected = int(expected)
+    if every == expected or (only and every <= expected):
+        if in_order:
+            rows = f"rows of {length} in their order" if length > 1 else "single actions"
+            yield Clear(f"the policy is asked {seen}, as published; {rows}", {"asked_every": every})
+        return
+    if only and every < limits["often"] * expected:
+        yield Abstention(f"the policy was asked {seen}: too few to tell how often")
+        return
+    if not _explained(origins, limits):
+        yield Abstention("what was executed between two queries are no rows of their answers, so there may be others")
+        return
+    more = every > expected
+    severity = Severity.FIX if every >= limits["often"] * expected else Severity.LOOK
+    yield Problem(
+        message=_message(every, expected, length, seen, origins),
+        remedy=f"Execute {expected} {'row' if expected == 1 else 'rows'} of an answer and ask again"
+        + (": n_action_steps, replan_steps or execution_horizon is the setting." if length > 1 else ", at every step.")
+        + ("" if more else " If it is meant, set `profile: {overrides: {action.execute: " + str(every) + "}}`."),
+        severity=severity,
+        first_step=asked[0] + min(expected, every),
+        last_step=None,
+        evidence={"expected": f"asked after {expected}", "seen": f"asked {seen}", "asked_every": every, "rows": length},
+    )
+
+
+def _message(every: int, expected: int, length: int, seen: str, origins: Sequence[ac.Origin]) -> str:
+    published = f"the published evaluation asks after {expected}"
+    if length == 1:
+        again = {one.row for one in origins if one.query is not None} == {0}
+        kept = "each action is executed again until then" if again else "something else is executed in between"
+        return f"The policy answers with one action and is asked {seen}: {kept}; {published}. It moves without looking."
+    if every > expected:
+        whole = "all of its" if every >= length else f"{every} of"
+        return (
+            f"The policy is asked {seen} and {whole} {length} rows are executed without another look; {published}. The arm "
+            "goes on with a plan that no longer fits."
+        )
+    return f"The policy is asked {seen}; {published}. It takes more time, and chunks that follow each other less smoothly."
+
+
+def _repeat(loop: Loop) -> None:
+    """To save time, the policy is asked at every fourth step, and its answer used until then."""
+    query = loop.stages.query
+    last: list[Any] = [None]
+    count = 0
+
+    def sometimes(prompt: str, image: Image.Image) -> np.ndarray:
+        nonlocal count
+        if count % 4 == 0:
+            last[0] = query(prompt, image)
+        count += 1
+        return np.array(last[0])
+
+    loop.stages.query = sometimes
+
+
+CHECK = Check(
+    code="VD505",
+    name="action-chunk",
+    stage=Stage.EXECUTE,
+    judge=judge,
+    needs=(Stage.EXECUTE,),
+    thresholds={"often": 2.0, "explained": 0.8, "steps": 3, "share": 0.2},
+    explained_by=("VD503",),
+    faults=(
+        Fault(
+            "action-repeated",
+            "the policy is asked at every fourth step and its single action repeated in between, to save time",
+            _repeat,
+        ),
+    ),
+)

@@ -1,0 +1,105 @@
+"""In which order the model's image has the channels of the raw frame.
+
+The image is laid over the frame at the place where it was found (`registration.aligned`). What goes along with the
+brightness of the pixels is taken away, which leaves colour alone, whatever tint or normalisation the channels have been
+through. Of the six orders, the one counts in which the colours of both correlate best.
+
+Where a picture has no colour to speak of, or colours of which two channels say the same, there is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vladoctor.facts.links import image_links
+from vladoctor.facts.registration import MIN_SCORE, Registration, aligned
+
+if TYPE_CHECKING:
+    from vladoctor.facts import Facts
+    from vladoctor.records import Frame
+
+_SIZE = 32
+_MOST = 40
+"""So many images of a slot are looked at, spread over the episode."""
+
+_ORDERS = tuple(permutations(range(3)))
+
+
+@dataclass(frozen=True)
+class ColourOrder:
+    """The channels of one image, in terms of the raw frame's.
+
+    Attributes:
+        step, slot, camera: which image, and the camera whose frame it was made of.
+        order: "RGB" where they are as in the raw frame, "BGR" where the first and last are exchanged, and so on.
+        score: correlation of the colours in that order, -1..1; as_is: in the raw frame's own order.
+        runner_up: that of the next best order.
+        chroma: the weaker of both pictures' colour, standard deviation in levels of 0..255.
+    """
+
+    step: int
+    slot: str
+    camera: str
+    order: str
+    score: float
+    as_is: float
+    runner_up: float
+    chroma: float
+
+    @property
+    def margin(self) -> float:
+        return self.score - self.runner_up
+
+
+def channel_order(raw: np.ndarray, image: np.ndarray, found: Registration) -> tuple[str, float, float, float, float]:
+    """Order, score, score as it is, runner-up and chroma; see `ColourOrder`.
+
+    Args:
+        raw, image: uint8 (H, W, 3), of any size.
+        found: how the image lies on the frame.
+    """
+    scene, seen = (_chroma(one) for one in aligned(raw, image, found, _SIZE))
+    both = np.sqrt((scene**2).sum() * (seen**2).sum())
+    scores = np.array([(scene[:, order] * seen).sum() for order in _ORDERS]) / max(float(both), 1e-6)
+    best, second = np.argsort(-scores)[:2]
+    chroma = float(min(scene.std(), seen.std()))
+    name = "".join("RGB"[channel] for channel in _ORDERS[best])
+    return name, float(scores[best]), float(scores[0]), float(scores[second]), chroma
+
+
+def colour_orders(facts: Facts) -> tuple[ColourOrder, ...]:
+    """The order of the channels in the images of an episode, of all slots, as far as their frames are known."""
+    steps = {step.number: step for step in facts.episode.steps}
+    by_slot: dict[str, list[ColourOrder]] = {}
+    links = [link for link in image_links(facts) if link.registration is not None and link.found]
+    for slot in dict.fromkeys(link.slot for link in links):
+        chosen = [link for link in links if link.slot == slot and link.lies.score >= MIN_SCORE]
+        for link in _spread(chosen):
+            query = steps[link.step].query
+            assert query is not None
+            image = query.image if not slot else query.more_images[slot]
+            raw = steps[link.last].frames.get(link.camera) if link.last in steps else None
+            if image is None or raw is None:
+                continue
+            measured = channel_order(raw.thumbnail, image.thumbnail, link.lies)
+            by_slot.setdefault(slot, []).append(ColourOrder(link.step, slot, link.camera, *measured))
+    return tuple(one for found in by_slot.values() for one in found)
+
+
+def _spread(links: Sequence) -> Sequence:  # type: ignore[type-arg]
+    if len(links) <= _MOST:
+        return links
+    return [links[index] for index in np.unique(np.linspace(0, len(links) - 1, _MOST).astype(int))]
+
+
+def _chroma(picture: np.ndarray) -> np.ndarray:
+    """What is left of float (h, w, 3) once all that goes along with the pixels' brightness is taken away: (h * w, 3)."""
+    flat = picture.reshape(-1, 3)
+    flat = flat - flat.mean(axis=0)
+    grey = flat.mean(axis=1)
+    return np.asarray(flat - np.outer(grey, grey @ flat / max(float(grey @ grey), 1e-6)))
