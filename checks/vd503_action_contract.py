@@ -123,6 +123,9 @@ def _answers(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if arm is None:
         yield Abstention("no query was recorded with both its action and what was executed", missing=True)
         return
+    if _other_rows(facts, arm):
+        yield Abstention("what is executed at a query is another row of its answer than the first: VD505's to say")
+        return
     if len(arm.steps) < limits["queries"]:
         yield Abstention(f"{len(arm.steps)} queries are too few to tell what became of their actions")
         return
@@ -169,6 +172,15 @@ def _arm(facts: Facts) -> _Arm | None:
         (float(low), float(high)),
         boundaries <= set(NOT_NORMALISED) and bool(facts.profile.get("action.dimensions")),
     )
+
+
+def _other_rows(facts: Facts, arm: _Arm) -> bool:
+    """Whether the commands at the queries are rows of the answers, but not the first ones."""
+    at = set(map(int, arm.steps))
+    found = [one for one in ac.origins(facts.episode, arm.dims, arm.limits) if one.step in at]
+    other = [one for one in found if one.query is not None and (one.query != one.step or one.row > 0)]
+    long = any(len(query.chunk) > 1 for _, query in facts.episode.queries())
+    return long and bool(found) and len(other) >= 0.5 * len(found)
 
 
 def _late(arm: _Arm) -> Problem | None:
@@ -256,20 +268,26 @@ def _what(arm: _Arm, found: Mapping[int, ac.Dimension]) -> str:
         value = f"{values.pop():.3g}" if len(values) == 1 else "the same"
         verb = "is" if len(constant) == 1 else "are"
         groups.append(f"{_listed(arm, constant)} {verb} executed as {value} whatever the policy says")
-    lines = [dim for dim, one in found.items() if one.kind in ("line", "ratio")]
-    if lines:
-        slopes = np.array([found[dim].slope for dim in lines])
-        one = np.ptp(slopes) <= 0.02 * np.abs(slopes).max()
-        factor = f"{slopes.mean():.4g}" if one else ", ".join(f"{slope:.3g}" for slope in slopes)
-        named = next((name for name, value in ac.FACTORS.items() if one and abs(slopes.mean() / value - 1) < 0.01), "")
-        groups.append(f"{_listed(arm, lines)} {'is' if len(lines) == 1 else 'are'} multiplied by {factor}"
-                      + (f" ({named})" if named else ""))  # fmt: skip
-        offsets = [found[dim].offset for dim in lines if found[dim].offset]
-        if offsets:
-            groups.append(f"{offsets[0]:.3g} is added")
-    for dim, entry in found.items():
-        if entry.kind in ("moved", "negated"):
-            groups.append(_words(arm, dim, entry))
+    lines = {dim: one for dim, one in found.items() if one.kind in ("line", "ratio")}
+    while lines:
+        slope = next(iter(lines.values())).slope
+        alike = [dim for dim, one in lines.items() if abs(one.slope - slope) <= 0.02 * abs(slope)]
+        named = next((name for name, value in ac.FACTORS.items() if abs(slope / value - 1.0) < 0.01), "")
+        offset = lines[alike[0]].offset
+        groups.append(
+            f"{_listed(arm, alike)} {'is' if len(alike) == 1 else 'are'} multiplied by {slope:.4g}"
+            + (f" ({named})" if named else "")
+            + (f", and {offset:.3g} is added" if offset else "")
+        )
+        lines = {dim: one for dim, one in lines.items() if dim not in alike}
+    rest = {dim: one for dim, one in found.items() if one.kind in ("moved", "negated")}
+    for dim, one in rest.items():
+        back = rest.get(one.source)
+        if one.kind == "moved" and back is not None and back.kind == "moved" and back.source == dim:
+            if dim < one.source:
+                groups.append(f"{arm.names[dim]} and {arm.names[one.source]} are exchanged")
+        else:
+            groups.append(f"{arm.names[dim]} is negated" if one.source == dim else _words(arm, dim, one))
     text = "; ".join(groups)
     return text[:1].upper() + text[1:]
 

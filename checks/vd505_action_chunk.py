@@ -44,7 +44,7 @@ process on.
 - huggingface/lerobot#4614: the default executes the whole chunk: 20 to 23 percent points less.
 - huggingface/lerobot#2156, huggingface/lerobot#2114: 50 rows executed: 75 %, 10: 90 %.
 - NVIDIA/Isaac-GR00T#722: only the first row of each chunk executed.
-- thu-ml/RoboticsDiffusionTransformer#102, thu-ml/RoboticsDiffusionTransformer#42: jerks between chunks of 64.
+- thu-ml/RoboticsDiffusionTransformer#42: jerks between chunks of 64.
 - simpler-env/SimplerEnv#10: horizon and ensemble ported from another policy, never checked.
 - The client: Physical-Intelligence/openpi@15a9616 examples/libero/main.py:29,125-150.
 """

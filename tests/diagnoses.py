@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vladoctor.check import Abstention, Clear, Severity, Stage
-from vladoctor.diagnosis import CheckResult, Diagnosis, Finding
+from vladoctor.diagnosis import CheckResult, Diagnosis, Finding, RunDiagnosis
 from vladoctor.records import Episode, Outcome, Step
 from vladoctor.result import RunResult
 
@@ -146,6 +146,27 @@ def diagnosis(
         else:
             results.append(CheckResult(code, name, "passed", clears=(Clear(RIGHT[code]),)))
     return Diagnosis(episode(init_state, outcome, truncated=truncated), tuple(results), tuple(findings))
+
+
+ONE_STATE = Finding(
+    "VD602",
+    "initial-state",
+    Stage.OBSERVE,
+    Severity.FIX,
+    0,
+    None,
+    "All 50 episodes of this task began in one and the same state.",
+    "Set another init state for every episode: `env.set_init_state(init_states[episode])`.",
+    evidence={"expected": "50 states", "seen": "1 state"},
+    whole_run=True,
+)
+
+
+def overall(*findings: Finding) -> RunDiagnosis:
+    """What the episodes say together: findings as given."""
+    said = [CheckResult(finding.code, finding.name, "failed", (finding,)) for finding in findings]
+    right = CheckResult("VD802", "too-few-trials", "passed", clears=(Clear("500 episodes tell 5 points apart"),))
+    return RunDiagnosis((*said, right), findings)
 
 
 def result(*diagnoses: Diagnosis, folder: Path | None = None, failures: Sequence[str] = (), **run: Any) -> RunResult:

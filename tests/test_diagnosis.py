@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage, Verdict
-from vladoctor.diagnosis import Finding, causal_order, run_check
+from vladoctor.diagnosis import Diagnosis, Finding, causal_order, diagnose, diagnose_run, run_check
+from vladoctor.facts import Facts
+from vladoctor.profiles import load_profile
 from vladoctor.records import Episode, Outcome
 
 STAGES = {"VD101": Stage.RENDER, "VD201": Stage.IMAGE, "VD401": Stage.DECODE, "VD402": Stage.DECODE}
@@ -74,3 +76,53 @@ class TestRunCheck:
         result = self.run(Problem("m", "r", Severity.STOP, 0), ValueError("boom"))
         assert (result.state, result.findings) == ("crashed", ())
         assert "boom" in result.error
+
+
+class TestWholeRuns:
+    @staticmethod
+    def facts(count: int = 2) -> list[Facts]:
+        outcome = Outcome("horizon", False, 0)
+        return [Facts(Episode({}, {"episode": n}, (), outcome), load_profile("unknown")) for n in range(count)]
+
+    @staticmethod
+    def check(code: str, *, explained_by: tuple[str, ...] = (), severity: Severity = Severity.FIX) -> Check:
+        def judge_run(runs: Sequence[Facts], limits: Mapping[str, float]) -> Iterator[Verdict]:
+            yield Problem(f"{len(runs)} episodes, {limits['most']:.0f}", "r", severity)
+
+        return Check(code, "n", Stage.SCORE, judge_run=judge_run, thresholds={"most": 1}, explained_by=explained_by)
+
+    def test_a_check_of_runs_is_asked_once_and_not_about_episodes(self) -> None:
+        check, runs = self.check("VD802"), self.facts(3)
+        assert diagnose(runs[0], [check]).results == ()
+        found = diagnose_run(runs, (), [check], {"VD802": {"most": 7}})
+        assert [finding.message for finding in found.findings] == ["3 episodes, 7"]
+        assert found.headline is found.findings[0]
+        assert found.headline.whole_run
+        assert found.headline.to_json()["scope"] == "run"
+
+    def test_without_episodes_nothing_is_asked(self) -> None:
+        assert diagnose_run((), (), [self.check("VD802")]).results == ()
+
+    def test_what_an_episode_shows_explains_what_the_run_does(self) -> None:
+        checks = [check("VD101"), self.check("VD803", explained_by=("VD101",)), self.check("VD602")]
+        (facts,) = self.facts(1)
+        episode = Diagnosis(facts.episode, (), (finding("VD101"),))
+        found = diagnose_run([facts], [episode], checks)
+        assert [(one.code, one.explained_by) for one in found.findings] == [("VD602", ""), ("VD803", "VD101")]
+        only = diagnose_run([facts], [episode], checks[:2])
+        assert only.headline is None
+        assert [one.explained_by for one in only.findings] == ["VD101"]
+
+    def test_a_mere_look_at_an_episode_does_not(self) -> None:
+        (facts,) = self.facts(1)
+        episode = Diagnosis(facts.episode, (), (finding("VD101", Severity.LOOK),))
+        found = diagnose_run([facts], [episode], [self.check("VD803", explained_by=("VD101",))])
+        assert found.headline is not None
+
+    def test_a_crash_is_a_state(self) -> None:
+        def judge_run(runs: Sequence[Facts], limits: Mapping[str, float]) -> Iterator[Verdict]:
+            raise KeyError("nothing")
+            yield
+
+        found = diagnose_run(self.facts(), (), [Check("VD803", "n", Stage.SCORE, judge_run=judge_run)])
+        assert [result.code for result in found.crashed] == ["VD803"]

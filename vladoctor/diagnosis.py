@@ -141,15 +141,16 @@ def run_check(check: Check, facts: Facts, limits: Mapping[str, float]) -> CheckR
 def _ask(
     check: Check,
     judge: Callable[[Any, Mapping[str, float]], Iterator[Verdict]] | None,
-    facts: Facts | Sequence[Facts],
+    facts: Any,
     limits: Mapping[str, float],
+    *,
+    whole_run: bool = False,
 ) -> CheckResult:
     try:
         verdicts = list(judge(facts, {**check.thresholds, **limits})) if judge else []
     except Exception:  # noqa: BLE001 - a check that crashes is a state of its own, never the end of the run
         error = traceback.format_exc()
         return CheckResult(check.code, check.name, "crashed", error=error, about_evidence=check.about_evidence)
-    whole_run = not isinstance(facts, Facts)
     findings = tuple(_finding(check, verdict, whole_run) for verdict in verdicts if isinstance(verdict, Problem))
     clears = tuple(verdict for verdict in verdicts if isinstance(verdict, Clear))
     abstentions = tuple(verdict for verdict in verdicts if isinstance(verdict, Abstention))
@@ -186,7 +187,9 @@ def diagnose_run(
         return RunDiagnosis()
     limits = thresholds or {}
     results = tuple(
-        _ask(check, check.judge_run, runs, limits.get(check.code, {})) for check in checks if check.judge_run
+        _ask(check, check.judge_run, runs, limits.get(check.code, {}), whole_run=True)
+        for check in checks
+        if check.judge_run
     )
     known = {root.code: root for one in diagnoses for root in one.findings if not root.explained_by}
     found = [finding for result in results for finding in result.findings]

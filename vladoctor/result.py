@@ -6,12 +6,13 @@ watches it run (`Progress`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vladoctor.check import Severity
+from vladoctor.diagnosis import RunDiagnosis
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import Diagnosis, Finding
@@ -35,6 +36,7 @@ class RunResult:
             that could not be read. Exceptions that ended a recorded episode stand in that episode's outcome.
         notes: what else is worth knowing of the run, one sentence each: recordings that were not judged, processes that
             were not watched.
+        overall: what the episodes say together: which checks of whole runs found what.
     """
 
     spec: RunSpec | None
@@ -43,6 +45,14 @@ class RunResult:
     folder: Path | None = None
     failures: Sequence[str] = field(default=())
     notes: Sequence[str] = ()
+    overall: RunDiagnosis = RunDiagnosis()
+
+    @property
+    def findings(self) -> Iterator[Finding]:
+        """All findings: of every episode, then of the run as a whole."""
+        for diagnosis in self.diagnoses:
+            yield from diagnosis.findings
+        yield from self.overall.findings
 
     @property
     def fail_on(self) -> Severity:
@@ -52,16 +62,17 @@ class RunResult:
     @property
     def failed(self) -> bool:
         """The loop or this tool broke: the verdicts do not cover what was asked for."""
-        return bool(self.failures) or any(
+        return bool(self.failures or self.overall.crashed) or any(
             diagnosis.crashed or diagnosis.episode.outcome.ended == "exception" for diagnosis in self.diagnoses
         )
 
     @property
     def incomplete(self) -> bool:
         """Some check could not see what it needs, or some episode (or the whole run) got no verdict at all."""
-        return not self.diagnoses or any(
+        if not self.diagnoses or self.overall.evidence_missing or any(one.about_evidence for one in self.findings):
+            return True
+        return any(
             diagnosis.evidence_missing
-            or any(finding.about_evidence for finding in diagnosis.findings)
             or diagnosis.episode.outcome.ended == "interrupted"
             or not any(result.judged for result in diagnosis.results)
             for diagnosis in self.diagnoses
@@ -76,8 +87,7 @@ class RunResult:
         """
         if self.failed:
             return FAILED
-        findings = (finding for diagnosis in self.diagnoses for finding in diagnosis.findings)
-        if any(finding.severity.at_least(self.fail_on) and not finding.about_evidence for finding in findings):
+        if any(one.severity.at_least(self.fail_on) and not one.about_evidence for one in self.findings):
             return FINDINGS
         return INCOMPLETE if self.incomplete else NOTHING
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.check import Check, all_checks, all_faults
-from vladoctor.diagnosis import Diagnosis, diagnose
+from vladoctor.diagnosis import Diagnosis, RunDiagnosis, diagnose, diagnose_run
 from vladoctor.errors import UserError
 from vladoctor.facts import Facts
 from vladoctor.facts.registration import ELEMENTS
@@ -77,6 +77,7 @@ def run_session(
         diagnoses=tuple(diagnoses),
         folder=out,
         failures=tuple(failures),
+        overall=judge_run(diagnoses, [runner.profile] * len(diagnoses), spec),
     )
 
 
@@ -106,6 +107,7 @@ def judge_traces(
         processes: process id -> that of its parent, beside what the traces say.
     """
     diagnoses: list[Diagnosis] = []
+    profiles: list[Profile] = []
     failures: list[str] = []
     run: dict[str, Any] = {}
     shown = spec
@@ -122,8 +124,15 @@ def judge_traces(
         profile = choose_profile(episode.run, asked, str(episode.task.get("suite") or ""))
         run = run or {**episode.run, "fault": episode.task.get("fault", ""), "profile": _profile_info(profile)}
         diagnoses.append(judge(episode, profile, asked))
+        profiles.append(profile)
     return RunResult(
-        spec=shown, run=run, diagnoses=tuple(diagnoses), folder=out, failures=tuple(failures), notes=tuple(notes)
+        spec=shown,
+        run=run,
+        diagnoses=tuple(diagnoses),
+        folder=out,
+        failures=tuple(failures),
+        notes=tuple(notes),
+        overall=judge_run(diagnoses, profiles, shown),
     )
 
 
@@ -161,11 +170,25 @@ def _set_aside(episodes: Sequence[Episode], parents: Parents) -> tuple[list[Epis
 def judge(episode: Episode, profile: Profile, spec: RunSpec | None = None) -> Diagnosis:
     """Judge one recorded episode."""
     diagnosis = diagnose(Facts(episode, profile), selected_checks(spec), spec.checks.thresholds if spec else None)
-    # Decoded pictures are some 7 MB an episode, and a run can have hundreds; reports decode the few that they show.
+    _forget_pictures(episode)
+    return diagnosis
+
+
+def judge_run(diagnoses: Sequence[Diagnosis], profiles: Sequence[Profile], spec: RunSpec | None = None) -> RunDiagnosis:
+    """Judge a run as a whole, after its episodes; `profiles` are those by which these were judged."""
+    # Facts of their own: what was measured of an episode goes with it, and a run can have thousands.
+    facts = [Facts(one.episode, profile) for one, profile in zip(diagnoses, profiles, strict=True)]
+    found = diagnose_run(facts, diagnoses, selected_checks(spec), spec.checks.thresholds if spec else None)
+    for one in diagnoses:
+        _forget_pictures(one.episode)
+    return found
+
+
+def _forget_pictures(episode: Episode) -> None:
+    """Decoded pictures are some 7 MB an episode, and a run can have hundreds; reports decode the few that they show."""
     for step in episode.steps:
         for frame in (*step.frames.values(), *([step.query.image] if step.query and step.query.image else ())):
             frame.forget()
-    return diagnosis
 
 
 def selected_checks(spec: RunSpec | None) -> tuple[Check, ...]:

@@ -254,8 +254,8 @@ class Doctor:
         return self.result.diagnoses if self.result is not None else ()
 
     def findings(self, code: str | None = None) -> list[Finding]:
-        """All findings of all episodes, root causes first in each; those of one check by its code or name."""
-        found = [finding for diagnosis in self.diagnoses for finding in diagnosis.findings]
+        """All findings: of each episode, root causes first, then of the run; those of one check by its code or name."""
+        found = list(self.result.findings) if self.result is not None else []
         return found if code is None else [one for one in found if code in (one.code, one.name)]
 
     def summary(self, width: int = 100) -> str:

@@ -96,7 +96,7 @@ class Text:
     """Replaces every match of a pattern; without one it does not fit."""
 
     pattern: str
-    replacement: str
+    replacement: str | Callable[[re.Match[str]], str]
 
     def apply(self, program: Program) -> None:
         program.text, count = re.subn(self.pattern, self.replacement, program.text)
@@ -280,6 +280,99 @@ def _unnormalise_again(get_action: Callable[..., Any]) -> Callable[..., Any]:
     return again
 
 
+# ---- state and chunk, of openpi's client
+
+STATE = r'\(obs\["robot0_eef_pos"\], axis_angle\(obs\["robot0_eef_quat"\]\), obs\["robot0_gripper_qpos"\]\)'
+SCIPY = '__import__("scipy.spatial.transform").spatial.transform.Rotation'
+ROTATION = f'{SCIPY}.from_quat(obs["robot0_eef_quat"])'
+
+
+def _state(name: str, what: str, state: str = "{position}, {rotation}, {fingers}", **parts: str) -> Fault:
+    """The line that puts the state together, with another expression for one of its parts, or for all of it."""
+    own = {
+        "position": 'obs["robot0_eef_pos"]',
+        "rotation": 'axis_angle(obs["robot0_eef_quat"])',
+        "fingers": 'obs["robot0_gripper_qpos"]',
+    }
+    text = f"({state.format(**{**own, **parts})})"
+    return Fault(name, "VD504", what, [Text(STATE, text.replace("\\", r"\\"))])
+
+
+def _chunk(name: str, what: str, pattern: str, replacement: str) -> Fault:
+    return Fault(name, "VD505", what, [Text(pattern, replacement)])
+
+
+STATE_AND_CHUNK = (
+    _state("proprio-zeros", "the state is zeros, left from before there was one", "np.zeros(8),"),
+    _state("proprio-gripper-zero", "the fingers' elements are 0 (2toinf/X-VLA#21)", fingers="np.zeros(2)"),
+    _state(
+        "proprio-wxyz",
+        "the quaternion is put into the order wxyz before it is converted (ARISE-Initiative/robosuite#685)",
+        rotation='axis_angle(np.roll(obs["robot0_eef_quat"], 1))',
+    ),
+    _state(
+        "proprio-euler",
+        "Euler angles for axis times angle (thu-ml/RoboticsDiffusionTransformer#102)",
+        rotation=f'{ROTATION}.as_euler("xyz")',
+    ),
+    _state(
+        "proprio-rotvec",
+        "scipy's as_rotvec, whose angle stays within pi (allenai/vla-evaluation-harness, common-pitfalls.md)",
+        rotation=f"{ROTATION}.as_rotvec()",
+    ),
+    _state(
+        "proprio-site-frame",
+        "the orientation of the site, 90 degrees from the body's (strands-labs/robots#168)",
+        rotation=f'axis_angle(({ROTATION} * {SCIPY}.from_euler("z", 90, degrees=True)).as_quat())',
+    ),
+    _state("proprio-order", "the fingers first", "{fingers}, {position}, {rotation}"),
+    _state(
+        "proprio-one-finger",
+        "7 values: one finger (NVIDIA/Isaac-GR00T#136)",
+        fingers='obs["robot0_gripper_qpos"][:1]',
+    ),
+    _state("proprio-millimetres", "the position in millimetres", position='1000 * obs["robot0_eef_pos"]'),
+    _state(
+        "proprio-first",
+        "the state of the first observation, never renewed",
+        "*[(lambda obs: ({position}, {rotation}, {fingers}))(globals().setdefault('first', obs))][0],",
+    ),
+    Fault(
+        "proprio-stale",
+        "VD504",
+        "the state of one step before: kept from the last turn of the loop",
+        [
+            Text(r"obs, _, done, _ = env\.step\(", "before = obs; obs, _, done, _ = env.step("),
+            Text(STATE, lambda match: str(match[0]).replace("obs[", "before[")),
+        ],
+    ),
+    _chunk(
+        "chunk-all-rows",
+        "all rows of an answer are executed before the next query (huggingface/lerobot#4614)",
+        r"plan\.extend\(chunk\[: args\.replan_steps\]\)",
+        "plan.extend(chunk)",
+    ),
+    _chunk(
+        "chunk-first-row",
+        "the first row again and again (NVIDIA/Isaac-GR00T#722, without asking again)",
+        r"plan\.extend\(chunk\[: args\.replan_steps\]\)",
+        "plan.extend(chunk[:1].repeat(args.replan_steps, 0))",
+    ),
+    _chunk("chunk-reversed", "rows are taken from the wrong end", r"plan\.popleft\(\)", "plan.pop()"),
+    _chunk(
+        "chunk-skips-first",
+        "the rows are taken from 1 on",
+        r"chunk\[: args\.replan_steps\]",
+        "chunk[1 : args.replan_steps + 1]",
+    ),
+    _chunk(
+        "chunk-tail",
+        "the queue outlives the episode",
+        r"plan: collections\.deque = collections\.deque\(\)",
+        'plan = globals().setdefault("plan", collections.deque())',
+    ),
+)
+
 QUESTION = "What action should the robot take to"
 
 FAULTS: dict[str, Fault] = {
@@ -378,8 +471,8 @@ FAULTS: dict[str, Fault] = {
         ),
         Fault(
             "gripper-not-inverted",
-            "",
-            "the sign of the gripper is left as the data have it (no check yet)",
+            "VD502",
+            "the sign of the gripper is left as the data have it",
             [
                 Modules({"robot_utils.invert_gripper_action": _instead(lambda action: action)}),
                 Text(r"-1\.0 if action\[6\] > 0\.5 else 1\.0", "1.0 if action[6] > 0.5 else -1.0"),
@@ -389,8 +482,8 @@ FAULTS: dict[str, Fault] = {
         ),
         Fault(
             "gripper-raw",
-            "",
-            "the model's gripper value, 0 to 1, goes to the simulator as it is (no check yet)",
+            "VD502",
+            "the model's gripper value, 0 to 1, goes to the simulator as it is",
             [
                 Modules(
                     {
@@ -403,5 +496,6 @@ FAULTS: dict[str, Fault] = {
                 Text(r"np\.where\((.+?) > 0\.5, -1\.0, 1\.0\)", r"\1"),
             ],
         ),
+        *STATE_AND_CHUNK,
     )
 }

@@ -39,6 +39,7 @@ FACTORS: Mapping[str, float] = {
     "1000, metres taken for millimetres": 1000.0,
     "1/1000, millimetres taken for metres": 1e-3,
     "the controller's 0.05 m, which it applies itself": 0.05,
+    "the controller's 0.5 rad, which it applies itself": 0.5,
     "1 through the controller's 0.05 m": 20.0,
 }
 """Factors that have a meaning, by what they are."""

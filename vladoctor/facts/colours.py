@@ -21,7 +21,6 @@ from vladoctor.facts.registration import MIN_SCORE, Registration, aligned
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
-    from vladoctor.records import Frame
 
 _SIZE = 32
 _MOST = 40

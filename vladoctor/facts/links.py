@@ -451,7 +451,7 @@ class _Finder:
         self.limits = limits
         self.mapped = any(relation.kind != "same" for relation in self.relations)
         # Something of the policy's has to come through: a value that is one of two comes from anywhere.
-        self.tells = any(relation.kind in ("same", "line") for relation in relations)
+        self.tells = any(relation.kind not in ("two", "fixed") for relation in relations)
         owners, rows = [], []
         for query, own in sorted(answers.items()):
             owners += [(query, row) for row in range(len(own))]

@@ -25,7 +25,7 @@ from PIL import Image
 
 from vladoctor import __version__
 from vladoctor.check import Severity, Stage, all_checks
-from vladoctor.diagnosis import CheckResult, Diagnosis, Finding
+from vladoctor.diagnosis import CheckResult, Diagnosis, Finding, RunDiagnosis
 from vladoctor.facts import registration
 from vladoctor.facts.coverage import PARTLY, SEEN, UNSEEN, Coverage
 from vladoctor.records import Episode, Frame
@@ -78,7 +78,7 @@ def render(result: RunResult) -> str:
         opened.add(episode["kind"])
     if details and opened == {""}:
         details[0]["open"] = True
-    codes = sorted({finding.code for diagnosis in result.diagnoses for finding in diagnosis.findings})
+    codes = sorted({finding.code for finding in result.findings})
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -93,7 +93,8 @@ def render(result: RunResult) -> str:
             against=_against(result),
             seen=_seen(result),
             processes=seen.processes(seen.program(result) or {}),
-            chain=_chain(result.diagnoses),
+            chain=_chain(result),
+            overall=_overall(result),
             rows=[_row(number, diagnosis, number in shown) for number, diagnosis in numbered],
             details=details,
             hidden=len(numbered) - len(shown),
@@ -145,7 +146,10 @@ def _verdict(result: RunResult) -> Verdict:
         return Verdict("none", "No episode was recorded, so nothing can be said about this loop.")
     episodes = "1 episode" if total == 1 else f"{total} episodes"
     headlines = [diagnosis.headline for diagnosis in diagnoses if diagnosis.headline]
+    overall = result.overall.headline
     incomplete = sum(1 for diagnosis in diagnoses if diagnosis.evidence_missing or diagnosis.crashed)
+    if not headlines and overall is not None:
+        return _of_the_run(overall, episodes)
     if not headlines:
         if result.failed:
             return Verdict("none", f"The run broke off; in {episodes} recorded there is no finding.")
@@ -154,7 +158,7 @@ def _verdict(result: RunResult) -> Verdict:
                 "none",
                 f"No finding in {episodes}, but in {incomplete or total} of them not all could be looked at.",
             )
-        return _acquittal(diagnoses)
+        return _acquittal(result)
     counts = Counter(headline.code for headline in headlines)
     grades = list(Severity)
     gravest = {code: min(grades.index(h.severity) for h in headlines if h.code == code) for code in counts}
@@ -173,6 +177,8 @@ def _verdict(result: RunResult) -> Verdict:
     ]
     if len(headlines) < total:
         more.append(f"{total - len(headlines)} of {episodes} without a finding")
+    if overall is not None:
+        more.append(f"over the run as a whole: {overall.code} {overall.name}")
     return Verdict(
         finding.severity.value,
         f"{counts[code]} of {episodes}: {_lower_first(what)} ({code}). {advice}",
@@ -182,9 +188,17 @@ def _verdict(result: RunResult) -> Verdict:
     )
 
 
-def _acquittal(diagnoses: Sequence[Diagnosis]) -> Verdict:
+def _of_the_run(finding: Finding, episodes: str) -> Verdict:
+    """The verdict where no episode shows anything, and all of them together do."""
+    advice = "Look at this first." if finding.severity is Severity.LOOK else "Fix this first."
+    sentence = f"The run as a whole: {_lower_first(_brief(finding.message, 130))} ({finding.code}). {advice}"
+    return Verdict(finding.severity.value, sentence, [f"{episodes} without a finding"], finding)
+
+
+def _acquittal(result: RunResult) -> Verdict:
     """The verdict where nothing was found: the whole loop is acquitted only if every stage of it was judged."""
-    unseen = [stage["name"] for stage in _chain(diagnoses) if stage["state"] == "unseen"]
+    diagnoses = result.diagnoses
+    unseen = [stage["name"] for stage in _chain(result) if stage["state"] == "unseen"]
     if not unseen:
         words = "Healthy: the loop is as this checkpoint expects; what is left is the policy."
         return Verdict("ok", words, [_coverage(diagnoses)])
@@ -257,6 +271,10 @@ def _notices(result: RunResult) -> list[tuple[str, str]]:
     notices += [
         (f"{check} crashed", f"In {count} of {len(result.diagnoses)} episodes; a crash is neither a pass nor a finding")
         for check, count in sorted(crashed.items())
+    ]
+    notices += [
+        (f"{check.code} {check.name} crashed", "Over the run; a crash is neither a pass nor a finding")
+        for check in result.overall.crashed
     ]
     return notices
 
@@ -360,12 +378,13 @@ def _flat(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [(str(key), markup.value(item)) for key, item in (mapping or {}).items()]
 
 
-def _chain(diagnoses: Sequence[Diagnosis]) -> list[dict[str, str]]:
+def _chain(result: RunResult) -> list[dict[str, str]]:
     """The loop's stages with what was found at each over all episodes."""
     stage_of = {check.code: check.stage for check in all_checks()}
-    roots = [f for d in diagnoses for f in d.findings if not f.explained_by and not f.about_evidence]
-    consequences = [f for d in diagnoses for f in d.findings if f.explained_by]
-    passed = {r.code for d in diagnoses for r in d.results if r.state == "passed" and r.judged}
+    roots = [finding for finding in result.findings if not finding.explained_by and not finding.about_evidence]
+    consequences = [finding for finding in result.findings if finding.explained_by]
+    said = [*(check for diagnosis in result.diagnoses for check in diagnosis.results), *result.overall.results]
+    passed = {check.code for check in said if check.state == "passed" and check.judged}
     chain = []
     for stage in Stage:
         codes = ", ".join(sorted(code for code in passed if stage_of.get(code) is stage))
@@ -473,13 +492,19 @@ def _source(episode: Episode, folder: Path | None) -> str:
     return source.name
 
 
-def _findings(diagnosis: Diagnosis) -> list[dict[str, Any]]:
+def _overall(result: RunResult) -> Mapping[str, Any]:
+    """What the episodes say together."""
+    return {"findings": _findings(result.overall), "checks": _checks(result.overall)}
+
+
+def _findings(diagnosis: Diagnosis | RunDiagnosis) -> list[dict[str, Any]]:
     """Root causes in order, each with its consequences."""
     roots: list[dict[str, Any]] = []
+    episode = getattr(diagnosis, "episode", None)
     for finding in diagnosis.findings:
         view = {
             "finding": finding,
-            "frames": [_picture(diagnosis.episode, dict(frame)) for frame in finding.frames],
+            "frames": [_picture(episode, dict(frame)) for frame in finding.frames] if episode is not None else [],
             "evidence": _evidence(finding),
             "page": any(check.code == finding.code and check.page for check in all_checks()),
             "consequences": [],
@@ -506,7 +531,7 @@ def _evidence(finding: Finding) -> Mapping[str, Any]:
     }
 
 
-def _checks(diagnosis: Diagnosis) -> Mapping[str, Any]:
+def _checks(diagnosis: Diagnosis | RunDiagnosis) -> Mapping[str, Any]:
     """What each check said, apart from its findings."""
     said: list[tuple[str, CheckResult, str, str]] = []
     for result in diagnosis.results:

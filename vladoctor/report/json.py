@@ -17,7 +17,7 @@ import vladoctor
 from vladoctor.report.seen import cost, of_run
 
 if TYPE_CHECKING:
-    from vladoctor.diagnosis import Diagnosis
+    from vladoctor.diagnosis import CheckResult, Diagnosis
     from vladoctor.records import Episode
     from vladoctor.result import RunResult
 
@@ -35,6 +35,10 @@ def run_report(result: RunResult) -> dict[str, Any]:
         "vladoctor": vladoctor.__version__,
         "run": _run(result),
         "summary": _summary(result),
+        "overall": {
+            "findings": [finding.to_json() for finding in result.overall.findings],
+            "checks": [_check(check) for check in result.overall.results],
+        },
         "episodes": [_episode(diagnosis, result.folder) for diagnosis in result.diagnoses],
         "failures": list(result.failures),
         "notes": list(result.notes),
@@ -193,21 +197,22 @@ def _episode(diagnosis: Diagnosis, folder: Path | None) -> dict[str, Any]:
         "truncated": episode.truncated,
         "trace": trace_name(episode, folder),
         "findings": [finding.to_json() for finding in diagnosis.findings],
-        "checks": [
-            {
-                "code": check.code,
-                "name": check.name,
-                "state": check.state,
-                "notes": [clear.message for clear in check.clears] + [note.reason for note in check.abstentions],
-                "error": check.error or None,
-            }
-            for check in diagnosis.results
-        ],
+        "checks": [_check(check) for check in diagnosis.results],
         "missing": list(diagnosis.evidence_missing),
         "notes": list(episode.notes),
         "seen": [vars(stage) for stage in diagnosis.covered],
         "links": list(diagnosis.links),
         "timings": stage_times(episode),
+    }
+
+
+def _check(check: CheckResult) -> dict[str, Any]:
+    return {
+        "code": check.code,
+        "name": check.name,
+        "state": check.state,
+        "notes": [clear.message for clear in check.clears] + [note.reason for note in check.abstentions],
+        "error": check.error or None,
     }
 
 

@@ -121,6 +121,7 @@ class _Summary:
         yield from self._failures()
         for group in _groups(diagnoses):
             yield from self._group(group)
+        yield from self._overall()
         yield from self._right()
         yield from self._seen()
         yield from self._silent()
@@ -183,6 +184,31 @@ class _Summary:
             if len(episodes) > 1:
                 where = f"numbers of {shown.episode.name}; also found in {_names(episodes[1:])}"
                 yield Padding(Text(where, style="dim"), (0, 0, 0, 4))
+
+    def _overall(self) -> Iterable[RenderableType]:
+        """What the episodes say together: root causes, each with what follows from it."""
+        findings = self.result.overall.findings
+        roots = [finding for finding in findings if not finding.explained_by]
+        for finding in roots:
+            title = Text(f"{self.glyphs.wrong} ", style=COLOURS[finding.severity])
+            title.append("the run as a whole: ", style="default").append(f"{finding.code} {finding.name}")
+            yield Text("")
+            yield title
+            yield Padding(self._body(finding), (0, 0, 0, 4))
+            yield from self._following(finding.code, [one for one in findings if one.explained_by == finding.code])
+        elsewhere = {one.explained_by for one in findings if one.explained_by} - {root.code for root in roots}
+        for code in sorted(elsewhere):
+            yield Text("")
+            yield Text(f"Over the run as a whole follows from {code}:", style="dim")
+            yield from self._following("", [one for one in findings if one.explained_by == code])
+
+    def _following(self, root: str, findings: Sequence[Finding]) -> Iterable[RenderableType]:
+        if root and findings:
+            yield Padding(Text("What follows from it:", style="dim"), (0, 0, 0, 4))
+        for finding in findings:
+            text = Text(f"{finding.code} {finding.name}", style=COLOURS[finding.severity], overflow="fold")
+            text.append(f" ({finding.severity.value}): {finding.message}", style="default")
+            yield Padding(_hang(self.glyphs.follows, text), (0, 0, 0, 4))
 
     def _title(self, finding: Finding, episodes: Sequence[Diagnosis], total: int, *, also: bool) -> Text:
         title = Text()
@@ -259,11 +285,13 @@ class _Summary:
             for code, found in _by_check(diagnoses, "passed").items()
             if not any(result.about_evidence for result in found)
         }
-        if not passed:
+        overall = [check for check in self.result.overall.results if check.state == "passed"]
+        if not passed and not overall:
             return
         yield Text("")
-        if any(diagnosis.findings for diagnosis in diagnoses):
+        if any(self.result.findings):
             names = [f"{code} {found[0].name}" for code, found in passed.items() if len(found) == len(diagnoses)]
+            names += [f"{check.code} {check.name} over the run" for check in overall]
             if names:
                 yield _hang("Found right: ", Text(", ".join(names)))
             return
@@ -276,6 +304,10 @@ class _Summary:
                 text.append(f" in {len(found)} of {len(diagnoses)} episodes")
             notes = "; ".join(dict.fromkeys(clear.message for clear in found[0].clears))
             text.append(f": {notes}")
+            yield _hang(f"  {self.glyphs.right} ", text, style="green")
+        for check in overall:
+            text = Text(f"{check.code} {check.name}", style="green", overflow="fold")
+            text.append(f" over the run: {'; '.join(clear.message for clear in check.clears)}", style="default")
             yield _hang(f"  {self.glyphs.right} ", text, style="green")
 
     def _seen(self) -> Iterable[RenderableType]:
@@ -300,7 +332,8 @@ class _Summary:
             for note in check.abstentions
         }
         missing = {reason: count for reason, count in partly.items() if reason not in told}
-        if not silent and not missing:
+        overall = [check for check in self.result.overall.results if check.state == "abstained" and check.abstentions]
+        if not silent and not missing and not overall:
             return
         yield Text("")
         yield Text("Not judged:")
@@ -316,13 +349,22 @@ class _Summary:
         for reason, count in missing.items():
             text = Text(f"{reason} ({_count(count, total)}; evidence missing)", overflow="fold")
             yield _hang(f"  {self.glyphs.silent} ", text, style="yellow")
+        for check in overall:
+            text = Text(f"{check.code} {check.name}", style="yellow", overflow="fold")
+            reasons = "; ".join(dict.fromkeys(note.reason for note in check.abstentions))
+            lacking = " (evidence missing)" if any(note.missing for note in check.abstentions) else ""
+            text.append(f" over the run: {reasons}{lacking}", style="default")
+            yield _hang(f"  {self.glyphs.silent} ", text, style="yellow")
 
     def _crashed(self) -> Iterable[RenderableType]:
-        for code, found in _by_check(self.result.diagnoses, "crashed").items():
+        crashed = [
+            (found[0], f"in {_count(len(found), len(self.result.diagnoses))}")
+            for found in _by_check(self.result.diagnoses, "crashed").values()
+        ]
+        for check, where in [*crashed, *((check, "over the run") for check in self.result.overall.crashed)]:
             yield Text("")
-            last = found[0].error.strip().rsplit("\n", 1)[-1]
-            count = _count(len(found), len(self.result.diagnoses))
-            text = Text(f"{code} {found[0].name} crashed in {count}: {last}", overflow="fold")
+            last = check.error.strip().rsplit("\n", 1)[-1]
+            text = Text(f"{check.code} {check.name} crashed {where}: {last}", overflow="fold")
             yield _hang("! ", text, style="bold magenta")
             advice = "This is a defect of the check, not of your loop; its traceback is in the JSON report."
             yield Padding(Text(advice, style="dim"), (0, 0, 0, 2))
@@ -385,6 +427,7 @@ class _Summary:
                 + (f"; {rest} more did not run to an end and are not counted" if rest else "")
             )
         broken = [d for d in diagnoses if any(not finding.about_evidence for finding in d.findings)]
+        overall = [finding for finding in self.result.overall.findings if not finding.about_evidence]
         judged = [d for d in diagnoses if any(check.judged for check in d.results)]
         if broken:
             codes = Counter(diagnosis.findings[0].code for diagnosis in broken)
@@ -397,6 +440,11 @@ class _Summary:
                 f"{wrong} in {_count(len(broken), len(diagnoses))}; {causes}: {named}. {_MEANING[worst]}",
                 style=COLOURS[worst],
             )
+        elif overall:
+            worst = min((finding.severity for finding in overall), key=list(Severity).index)
+            wrong = "There is something to look at" if worst is Severity.LOOK else "Something is wrong"
+            named = ", ".join(dict.fromkeys(finding.code for finding in overall))
+            yield Text(f"{wrong} in the run as a whole: {named}. {_MEANING[worst]}", style=COLOURS[worst])
         elif not judged:
             yield Text("Nothing could be judged.", style="bold yellow")
         elif self.result.exit_status == INCOMPLETE or self.result.failed:
@@ -493,6 +541,8 @@ def _hang(sign: str, text: RenderableType, *, style: str = "") -> Table:
 
 
 def _since(finding: Finding) -> str:
+    if finding.whole_run:
+        return "the run as a whole"
     if finding.last_step is None:
         return f"from step {finding.first_step} on"
     if finding.last_step == finding.first_step:

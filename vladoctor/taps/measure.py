@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vladoctor.records import Query
+from vladoctor.taps.budget import PICTURES
 from vladoctor.trace import Picture, area_average, picture
 
 if TYPE_CHECKING:
@@ -190,6 +191,8 @@ class ModelImages:
         """
         import torch
 
+        if not self.recorder.budget.keeps(PICTURES):
+            return
         height, width = int(pixels.shape[1]), int(pixels.shape[2])
         factor = -(-max(height, width) // self.recorder.thumbnail)
         image = pixels.shape[0] >= 3

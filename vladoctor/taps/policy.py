@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.records import Query
+from vladoctor.taps.budget import TOKENS
 from vladoctor.taps.checkpoint import action_bins, checkpoint_facts
 from vladoctor.taps.measure import Asked, ModelImages, Normalisation, TokenStatistics
 from vladoctor.taps.patch import Undo, undo_all, wrap
@@ -268,7 +269,7 @@ class Policy:
     def put_hooks(self, call: _Call, model: Any) -> None:
         """Hook the vision tower, and the head for `generate`; nothing of a model that is compiled."""
         found: dict[str, Any] = {"vision": vision_tower(model)}
-        if call.boundary == "generate":
+        if call.boundary == "generate" and self.recorder.budget.keeps(TOKENS):
             found["head"] = output_head(model)
             if found["head"] is None:
                 self.recorder.note("the tokens' probabilities are not recorded: the model has no output head")

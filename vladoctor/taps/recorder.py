@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from vladoctor.records import Outcome, Query, Step
+from vladoctor.taps.budget import FULL_FRAMES, PICTURES, Budget
 from vladoctor.taps.worker import Worker
 from vladoctor.trace import Picture, TraceWriter, capture
 
@@ -45,11 +46,19 @@ class Recorder:
         tap: context for a tap's own code: measures its time and keeps its exceptions from the program.
 
     Args:
-        tap, worker: of several recorders in one program, which share them; a recorder of one episode has its own.
+        tap, worker, budget: of several recorders in one program, which share them; a recorder of one episode has its
+            own.
     """
 
-    def __init__(self, writer: TraceWriter, tap: Guard | None = None, worker: Worker | None = None) -> None:
+    def __init__(
+        self,
+        writer: TraceWriter,
+        tap: Guard | None = None,
+        worker: Worker | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self.writer = writer
+        self.budget = budget or Budget()
         self._worker = worker or Worker()
         self._own_worker = worker is None
         self.errors: list[str] = []
@@ -70,6 +79,7 @@ class Recorder:
         self._timings: dict[str, float] = {}
         self._memory: dict[str, int] = {}
         self._queries = 0
+        self._timings_own = 0.0
         # Each counted by one thread alone: the taps', and the worker's.
         self._put = self._done = 0
 
@@ -87,7 +97,8 @@ class Recorder:
     def full_due(self) -> bool:
         """Whether the next query's full frames will be kept."""
         every = self.writer.full_every
-        return self._queries % every == 0 if every > 0 else self._queries == 0
+        due = self._queries % every == 0 if every > 0 else self._queries == 0
+        return due and self.budget.keeps(FULL_FRAMES)
 
     def attach(self, undo: Callable[[], None]) -> Callable[[], None]:
         """Register how to remove a tap; returns a call that does it, once."""
@@ -154,7 +165,7 @@ class Recorder:
             proprio: name -> numbers.
         """
         self._frames = {}
-        for camera, frame in frames.items():
+        for camera, frame in frames.items() if self.budget.keeps(PICTURES) else ():
             try:
                 self._frames[camera] = capture(frame, self.thumbnail, keep=self.full_due, later=True)
             except (ValueError, AttributeError) as error:
@@ -216,7 +227,8 @@ class Recorder:
         if self._statm is not None:
             self._memory["rss"] = int(os.pread(self._statm, 64, 0).split()[1]) * _PAGE
         own = self.tap.spent()
-        self._timings["taps"] = round((own - self._counted_seconds) * 1e3, 3)
+        self._timings_own = own - self._counted_seconds
+        self._timings["taps"] = round(self._timings_own * 1e3, 3)
         step = Step(
             number=self._number,
             frames=self._frames,
@@ -241,6 +253,9 @@ class Recorder:
         self._check_worker()
         self._put += 1
         self._worker.put(lambda: self._write(step, complete))
+        left_out = self.budget.step(self._timings_own, self._worker.backlog)
+        if left_out is not None:
+            self.note(f"from step {self._number} on, to stay within {self.budget.limit:.0%} of a step: no {left_out}")
 
     def describe(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> None:
         """Say again what holds for run and episode; see `TraceWriter.describe`."""

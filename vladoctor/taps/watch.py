@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from vladoctor.records import Outcome, Query
+from vladoctor.taps.budget import FULL_FRAMES, PICTURES, Budget
 from vladoctor.taps.environments import (
     EnvAdapter,
     Part,
@@ -80,6 +81,7 @@ class Watch:
         errors: why recording stopped, or what could not be recorded; one sentence each.
         tap: context of the taps' own code.
         worker: writes what the taps took.
+        budget: what they may still take.
         hooked: modules on which there are taps.
         process: what the names of its traces begin with, to tell processes apart.
         serving: whether the process answers others, which may end it at any moment: without an environment, its queries
@@ -107,6 +109,7 @@ class Watch:
         self.thumbnail = thumbnail
         self.full_every = full_every
         self.worker = Worker()
+        self.budget = Budget()
         self.hooked: list[str] = []
         self.process = ""
         self.serving = False
@@ -667,7 +670,7 @@ class Watch:
         """In a process that was just forked: leave the parent's recordings alone and begin one's own."""
         for stream in self.streams():
             stream.abandon()
-        self.tap, self.worker = Guard(self._failed), Worker()
+        self.tap, self.worker, self.budget = Guard(self._failed), Worker(), Budget()
         self._streams, self._places, self._sent, self._alone, self._pending = {}, {}, {}, None, []
         self._calls = threading.local()
         self._used = set()
@@ -905,6 +908,8 @@ class Stream:
             recorder.errors.append("the environment says nothing of success; it counts as not reached")
         if self._said:
             self._task["calls_after"], self._said = self._said, []
+        self.watch.budget.pause()
+        self.watch.learn(budget=self.watch.budget.facts())
         if (self.watch.run, self._task) != self._known:
             recorder.describe(dict(self.watch.run), self._task)
         if self._success:
@@ -954,7 +959,7 @@ class Stream:
                 path, self.watch.run, self._task, thumbnail=self.watch.thumbnail, full_every=self.watch.full_every
             )
             self._known = (dict(self.watch.run), dict(self._task))
-            self.recorder = Recorder(writer, self.watch.tap, self.watch.worker)
+            self.recorder = Recorder(writer, self.watch.tap, self.watch.worker, self.watch.budget)
         return self.recorder
 
     def _describe(self, env: Any) -> dict[str, Any]:
@@ -988,9 +993,12 @@ class Stream:
             self.watch.note(f"an observation could not be read: {describe(error)}")
 
     def _capture(self, frames: Mapping[str, Any]) -> dict[str, Picture]:
+        if not self.watch.budget.keeps(PICTURES):
+            return {}
         # Of the query that comes next; the one of the step that is held is not written yet.
         every = self.watch.full_every
         keep = self._queries % every == 0 if every > 0 else self._queries == 0
+        keep = keep and self.watch.budget.keeps(FULL_FRAMES)
         taken: dict[str, Picture] = {}
         for name, frame in frames.items():
             picture = as_picture(frame)
