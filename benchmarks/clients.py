@@ -5,7 +5,8 @@
 The programs are those of tests/clients, whose NOTES.md and README.md say what they need; `--python NAME=PYTHON` names
 the interpreter of an environment that has it. Each is run bare and under `vladoctor diagnose --`, in turns; step times
 are taken by `step_timer.py` in both, from one entry of the environment's `step` to the next. What has its result below
---out is not run again. `--faults` runs `official` and `one_file` once with every fault that `with_fault.py` can make.
+--out is not run again. `--faults` runs `official`, `one_file` and `openpi` with every fault that `with_fault.py` can
+make there.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="policy steps of a run")
     parser.add_argument("--repeats", type=int, default=3, help="bare and watched runs of each, in turns")
     parser.add_argument("--faults", action="store_true", help="the faults instead of the healthy clients")
+    parser.add_argument("--workers", type=int, default=1, help="programs at a time, for the faults")
     parser.add_argument("--out", type=Path, default=Path("reports/clients"))
     parser.add_argument("--write", type=Path, help="Markdown file whose sections are replaced")
     arguments = parser.parse_args()
@@ -176,7 +179,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(out, pythons, Path(scratch), arguments.steps)
         if arguments.faults:
-            text, name = fault_table(bench), "client-faults"
+            text, name = fault_table(bench, arguments.workers), "client-faults"
         else:
             chosen = [
                 one for one in clients(arguments.steps, out) if not arguments.names or one.name in arguments.names
@@ -227,7 +230,14 @@ class Bench:
         return result
 
     def run(
-        self, client: Client, python: str, watched: bool, name: str, before: Sequence[str] = ()
+        self,
+        client: Client,
+        python: str,
+        watched: bool,
+        name: str,
+        before: Sequence[str] = (),
+        *,
+        must: bool = True,
     ) -> tuple[list[float], dict[str, Any]]:
         """Run a client once: the moments of its steps, and the report where it was watched."""
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.out))
@@ -250,9 +260,9 @@ class Bench:
             )
         (folder / "log.txt").write_text(done.stdout + done.stderr, "utf-8")
         report = folder / "report" / "report.json"
-        if (not watched and done.returncode) or (watched and not report.is_file()):
+        if must and ((not watched and done.returncode) or (watched and not report.is_file())):
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-        found = json.loads(report.read_text("utf-8")) if watched else {}
+        found = json.loads(report.read_text("utf-8")) if report.is_file() else {}
         return json.loads(moments.read_text("utf-8")) if client.timed else [], found
 
     @contextmanager
@@ -263,7 +273,9 @@ class Bench:
             return
         script, *rest = client.server
         command = [python, "-u", str(CLIENTS / script), *rest]
-        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
@@ -353,36 +365,57 @@ def stages(report: Mapping[str, Any]) -> tuple[str, str]:
     return "all" if yes and not no else ", ".join(yes) or "–", ", ".join(no) or "–"
 
 
-def fault_table(bench: Bench) -> str:
-    """Every fault that can be made from outside in `official` and in `one_file`: the first code said of each."""
-    sys.path.insert(0, str(CLIENTS))
-    from faults import FAULTS
-
-    chosen = [one for one in clients(bench.steps, bench.out) if one.name in ("official", "one_file")]
+def fault_table(bench: Bench, workers: int) -> str:
+    """Every fault that can be made from outside: the root causes that are named in each client, own code first."""
+    listing = subprocess.run(
+        [bench.pythons["main"], str(CLIENTS / "with_fault.py"), "--list"], capture_output=True, text=True, check=True
+    )
+    faults = {line.split()[0]: line.split()[1].strip("-") for line in listing.stdout.splitlines()}
+    chosen = [one for one in clients(bench.steps, bench.out) if one.name in ("official", "one_file", "openpi")]
+    jobs = [(client, fault) for fault in faults for client in chosen]
+    with ThreadPoolExecutor(workers) as pool:
+        roots_found = pool.map(lambda job: roots_of(bench, *job), jobs)
+        found = {(client.name, fault): roots for (client, fault), roots in zip(jobs, roots_found, strict=True)}
     lines = [
-        f"One episode of {bench.steps} policy steps each, init state 30 of task 0.",
+        f"{bench.steps} policy steps an episode, from init state 30 of task 0. –: cannot be made in that program.",
         "",
-        "| fault | its code | official | one_file |",
-        "|---|---|---|---|",
+        f"| fault | its code | {' | '.join(client.name for client in chosen)} |",
+        f"|---|---|{'---|' * len(chosen)}",
     ]
-    right = total = 0
-    for fault in FAULTS.values():
+    right = wrong = total = 0
+    for fault, code in faults.items():
         cells = []
         for client in chosen:
-            path = bench.out / f"fault-{client.name}-{fault.name}.json"
-            if not path.is_file():
-                untimed = Client(client.name, client.what, client.command, timed="")
-                before = [str(CLIENTS / "with_fault.py"), fault.name]
-                _, report = bench.run(untimed, bench.pythons["main"], True, path.stem, before)
-                path.write_text(json.dumps(report), "utf-8")
-            episodes = json.loads(path.read_text("utf-8"))["episodes"]
-            roots = [one["code"] for episode in episodes for one in episode["findings"] if not one.get("explained_by")]
-            cells.append(" + ".join(dict.fromkeys(roots)) or "nothing")
-            if fault.check:
+            roots = found[client.name, fault]
+            cells.append("–" if roots is None else " + ".join(roots) or "nothing")
+            if roots is not None and code:
                 total += 1
-                right += bool(roots) and roots[0] == fault.check
-        lines.append(f"| {fault.name} | {fault.check or 'none'} | {cells[0]} | {cells[1]} |")
-    return "\n".join([*lines, "", f"Own code first: {right} of {total}."])
+                right += roots[:1] == [code]
+                wrong += sum(root != code for root in roots)
+        lines.append(f"| {fault} | {code or 'none'} | {' | '.join(cells)} |")
+    return "\n".join(
+        [*lines, "", f"Own code first: {right} of {total}; other root codes beside or before it: {wrong}."]
+    )
+
+
+def roots_of(bench: Bench, client: Client, fault: str) -> list[str] | None:
+    """Codes of the root causes that are named; None where the fault cannot be made in this client."""
+    path = bench.out / f"fault-{client.name}-{fault}.json"
+    if not path.is_file():
+        python = bench.pythons.get(client.python)
+        if not python or (client.needs and not bench.has(python, client.needs)):
+            return None
+        # What a policy's queue carries over shows in the second episode.
+        twice = ["--episodes", "2"] if fault == "chunk-tail" else []
+        untimed = replace(client, command=[*client.command, *twice], timed="")
+        _, report = bench.run(untimed, python, True, path.stem, [str(CLIENTS / "with_fault.py"), fault], must=False)
+        path.write_text(json.dumps(report), "utf-8")
+    report = json.loads(path.read_text("utf-8"))
+    if not report.get("episodes"):
+        return None
+    findings = [one for episode in report["episodes"] for one in episode["findings"]]
+    findings += (report.get("overall") or {}).get("findings", ())
+    return list(dict.fromkeys(one["code"] for one in findings if not one.get("explained_by")))
 
 
 if __name__ == "__main__":

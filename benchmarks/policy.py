@@ -9,16 +9,18 @@ again.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from evidence import interval, write_section
-from faults import HEALTHY, report
 
+from vladoctor.matrix import HEALTHY, plan, run_matrix
+from vladoctor.report.matrix import make_display
 from vladoctor.runspec import load_run
 
 RUN = Path(__file__).resolve().parents[1] / "fixtures" / "runs" / "held-out.yaml"
@@ -30,9 +32,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/held-out"))
     parser.add_argument("--write", type=Path, help="Markdown file whose section `policy` is replaced")
     arguments = parser.parse_args()
-    tasks = load_run(RUN).own_loop()[1].tasks
-    with ThreadPoolExecutor(arguments.workers) as pool:
-        reports = list(pool.map(lambda task: report(RUN, HEALTHY, str(task), arguments.out, None), tasks))
+    what = plan(str(RUN), load_run(RUN), faults=[HEALTHY])
+    found = run_matrix(what, arguments.out, workers=arguments.workers, display=make_display())
+    if not found["complete"] or found["total"]["crashed"]:
+        sys.exit(f"not all rows are there: {found['rows']}")
+    reports = [json.loads((arguments.out / row["report"]).read_text("utf-8")) for row in found["rows"]]
     text = section(reports)
     if arguments.write:
         write_section(arguments.write, "policy", text)

@@ -343,7 +343,6 @@ CHECK = Check(
     name="black-image",
     stage=Stage.RENDER,
     judge=judge,
-    needs=(Stage.RENDER,),
     thresholds=THRESHOLDS,
     faults=(
         Fault(

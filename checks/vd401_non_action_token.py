@@ -176,7 +176,7 @@ CHECK = Check(
     # Not a measurement: one action in a hundred at full speed the wrong way still leaves a number that means something,
     # one in twenty does not.
     thresholds={"stop_share": 0.05},
-    explained_by=("VD101", "VD201", "VD301"),
+    explained_by=("VD101", "VD201", "VD202", "VD203", "VD204", "VD205", "VD206", "VD301", "VD702", "VD703", "VD704"),
     faults=(
         Fault(
             "untied-head",

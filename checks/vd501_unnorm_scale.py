@@ -40,8 +40,8 @@ trained on it; another data set's key only removes the error.
 ## Known gaps
 
 If the statistics in the checkpoint's own folder were overwritten with others, they are taken for right. Actions that do
-not follow from the ids at all (averaged over queries, delayed), and right ones that the loop then scales, swaps or drops,
-are left to VD503, the gripper's convention to VD502.
+not follow from the ids at all (averaged over queries, delayed), and right ones that the loop then scales, swaps or
+drops, are left to VD503, the gripper's convention to VD502.
 
 ## References
 
@@ -254,11 +254,11 @@ def _remedy(best: st.Candidate | None, departure: st.Departure, expected: st.Exp
     if best is not None and best.rule == st.MASKED and best.statistics is not None and key not in asked.asked:
         return call
     if asked.asked and asked.asked[0] not in asked.own and key not in asked.asked:
-        call = f"{call}\nand have the lookup raise where the key is not there: `model.norm_stats[unnorm_key]`, no `.get`."
+        call += "\nand have the lookup raise where there is no such key: `model.norm_stats[unnorm_key]`, no `.get`."
     elif best is not None and best.rule == st.MASKED and best.how == "centres" and key in asked.asked:
         call = (
-            f"The key is right, and what is called does not use it: look for a predict_action (a subclass, a wrapper, a "
-            f"server) that takes `unnorm_key` in **kwargs and drops it. {call}"
+            "The key is right, and what is called does not use it: look for a predict_action (a subclass, a wrapper, "
+            f"a server) that takes `unnorm_key` in **kwargs and drops it. {call}"
         )
     if best is None:
         call = f"Compare norm_stats in config.json with dataset_statistics.json: which did the model load? {call}"
@@ -370,6 +370,7 @@ CHECK = Check(
     judge=judge,
     needs=(Stage.DECODE, Stage.EXECUTE),
     thresholds={"stop_ratio": 3.0, "harmless_bins": 1.0},
+    explained_by=("VD704",),
     faults=(
         Fault("unnorm-bridge", "`unnorm_key` names Bridge's statistics, which the checkpoint also has", _use_bridge),
         Fault(

@@ -3,23 +3,24 @@
 ## What it looks at
 
 The vector that the policy was given at each query, against what the environment's own observation of that step makes of
-the layout in the profile: hand position in metres, orientation as axis times angle of the quaternion xyzw, both fingers.
-Where they differ, every mistake that is known here is made on purpose from the same observation, part by part, and compared:
-wxyz for xyzw, Euler angles, degrees, millimetres, the antipodal axis-angle, a frame turned by 90 degrees, fingers as one
-width, zeros, elements exchanged, an older step's.
+the layout in the profile: hand position in metres, orientation as axis times angle of the quaternion xyzw, both
+fingers. Where they differ, every mistake that is known here is made on purpose from the same observation, part by part,
+and compared: wxyz for xyzw, Euler angles, degrees, millimetres, the antipodal axis-angle, a frame turned by 90 degrees,
+fingers as one width, zeros, elements exchanged, an older step's.
 
 ## Why it is bad
 
-Nothing checks a state vector. A policy that was trained with it moves by it: with zeros it is always in one place, with a
-state one chunk old it corrects what it has corrected already. In LIBERO the hand points down, where w of the quaternion is
-close to 0 and changes its sign: one library's axis-angle then jumps by 2 pi where the training data went on.
+Nothing checks a state vector. A policy that was trained with it moves by it: with zeros it is always in one place, with
+a state one chunk old it corrects what it has corrected already. In LIBERO the hand points down, where w of the
+quaternion is close to 0 and changes its sign: one library's axis-angle then jumps by 2 pi where the training data went
+on.
 
 ## Evidence
 
 `parts` says of each part what it is and at how many queries; `given` and `expected` are the vectors of the first query
-concerned. Two values count as one to within 1e-4 (metres, radians): in healthy openpi episodes the largest difference was
-4e-7. A form has to reproduce the part at every query. A difference that no known form explains is for a look only, and if
-it lies on a line over what was expected (as a normalised state does) nothing is said.
+concerned. Two values count as one to within 1e-4 (metres, radians): in healthy episodes of an openpi client the largest
+difference was 4e-16. A form has to reproduce the part at every query. A difference that no known form explains
+is for a look only, and if it lies on a line over what was expected (as a normalised state does) nothing is said.
 
 ## Fix
 
@@ -35,18 +36,20 @@ from the observation of this very step, whenever the policy is asked.
 
 ## Known gaps
 
-Needs the state as it was handed over: a policy in the same process whose state is normalised before the tap is not judged.
-rot6d states and those of two arms are not known here. openvla-7b takes no state, so its loops are not judged. A healthy vector
-in front of a checkpoint that was trained without the antipodal sign is not known to be wrong.
+Needs the state as it was handed over: a policy in the same process whose state is normalised before the tap is not
+judged. rot6d states and those of two arms are not known here. openvla-7b takes no state. A healthy vector in front of a
+checkpoint that was trained without the antipodal sign is not known to be wrong.
 
 ## References
 
 - allenai/vla-evaluation-harness#16: orientation read from another frame, 90 degrees off: 42 % for 98 %. Its
-  docs/reproductions/common-pitfalls.md: the antipodal sign alone takes OpenVLA-OFT from 97 to 83 % (Goal), 95 to 56 (Long).
+  docs/reproductions/common-pitfalls.md: the antipodal sign alone takes OpenVLA-OFT from 97 to 83 % (Goal), 95 to 56
+  (Long).
 - strands-labs/robots#168: the orientation of the site in the place of the body's, yaw -1.588 for -0.024: 0 %.
 - 2toinf/X-VLA#21: the gripper's element constantly 0.
 - moojink/openvla-oft#33: joint angles on one robot, hand pose on the other.
-- ARISE-Initiative/robosuite#298, ARISE-Initiative/robosuite#685: two orientations that differ by 90 degrees; xyzw and wxyz.
+- ARISE-Initiative/robosuite#298, ARISE-Initiative/robosuite#685: two orientations that differ by 90 degrees; xyzw and
+  wxyz.
 - NVIDIA/Isaac-GR00T#136: the fingers' state as one key of two numbers.
 - Lifelong-Robot-Learning/LIBERO#72: what the gripper's state means.
 - The layout: Physical-Intelligence/openpi@15a9616 examples/libero/main.py:133-138.
@@ -65,19 +68,34 @@ from vladoctor.facts import proprio as pr
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
 
-FROM_NOW = "Build the state from the observation that the last env.step or reset returned, each time the policy is asked."
+WHOLE = ("openpi.infer",)
+"""Boundaries at which everything that the policy is given passes: what is not seen there was not given."""
+
+FROM_NOW = "Build the state from the observation that the last env.step or reset returned, at every query."
 
 
 def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Compare the state that was given with what the environment said."""
     layout = pr.layout_of(facts.profile)
+    if layout is None:
+        yield Abstention(f"profile {facts.profile.name} does not say what state the policy is given")
+        return
     if not layout:
-        why = "does not say what state the policy is given" if layout is None else "says that the policy takes no state"
-        yield Abstention(f"profile {facts.profile.name} {why}")
+        if pr.given_slots(facts.episode):
+            yield Abstention("the policy is given a state, though this checkpoint takes none")
+        elif any(True for _ in facts.episode.queries()):
+            yield Clear("the policy takes no state, and none is given")
+        else:
+            yield Abstention("no query was recorded", missing=True)
+        return
+    if not pr.known(layout):
+        yield Abstention(
+            f"profile {facts.profile.name} has a state that is not known here: {', '.join(layout[:12])} ..."
+        )
         return
     slots = pr.given_slots(facts.episode)
     if not slots:
-        yield Abstention("no state was recorded with any query", missing=True)
+        yield _no_state(facts, layout)
         return
     fitting = [slot for slot, size in slots.items() if size == len(layout)]
     if not fitting:
@@ -100,6 +118,21 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         )
         return
     yield _whole(seen) or _by_parts(seen, limits)
+
+
+def _no_state(facts: Facts, layout: list[str]) -> Verdict:
+    queries = list(facts.episode.queries())
+    if not queries or not all(query.boundary in WHOLE for _, query in queries):
+        return Abstention("no state was recorded with any query", missing=not queries)
+    return Problem(
+        message=f"The policy is given no state at all; this checkpoint was trained with {len(layout)} values: "
+        f"{', '.join(layout)}. What a server puts in its place, zeros most likely, is one and the same robot always.",
+        remedy=FROM_NOW,
+        severity=Severity.FIX,
+        first_step=queries[0][0],
+        last_step=queries[-1][0],
+        evidence={"expected": f"{len(layout)} values", "seen": "none"},
+    )
 
 
 def _another_size(facts: Facts, slots: Mapping[str, int], layout: list[str]) -> Verdict:
@@ -174,14 +207,16 @@ def _by_parts(seen: pr.States, limits: Mapping[str, float]) -> Verdict:
         return _problem(
             seen,
             rows,
-            f"The state's {' and '.join(unknown)} differ from the environment's own by up to {off:.3g}, in no way that is "
-            "known here",
+            f"The state's {' and '.join(unknown)} differ from the environment's own by up to {off:.3g}, in no way "
+            "that is known here",
             FROM_NOW,
             dict.fromkeys(unknown, "something else"),
             Severity.LOOK,
         )
     told = "; ".join(f"{part} is {what}" for part, what in said.items())
-    return _problem(seen, rows, f"In the state that the policy is given, {told}", " ".join(dict.fromkeys(remedies)), said)
+    return _problem(
+        seen, rows, f"In the state that the policy is given, {told}", " ".join(dict.fromkeys(remedies)), said
+    )
 
 
 def _problem(

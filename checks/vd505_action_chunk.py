@@ -1,27 +1,27 @@
-"""The rows of an action chunk are not executed as they were meant: too many, too few, in another order, or of an old one.
+"""The rows of an action chunk are executed too long, in another order, or from an old answer.
 
 ## What it looks at
 
-Which row of which answer every executed action is, by value, in the arm's dimensions; how many control steps lie between
-two queries; and what was executed before the episode's first query. The number of steps is compared with the profile's
-published evaluation.
+Which row of which answer every executed action is, by value, in the arm's dimensions; how many control steps lie
+between two queries; and what was executed before the episode's first query. The number of steps is compared with the
+profile's published evaluation.
 
 ## Why it is bad
 
-A chunk is a plan from one frame. Executed to its end without another look it drifts (50 of 50 rows for 10 of 50: 15 to 20
-percent points in LIBERO). Executed in another order, or its first row again and again, it is another motion. And a queue
-that is not emptied between episodes starts the next one with the end of the last one's plan, from where the robot no
-longer is.
+A chunk is a plan from one frame. Executed to its end without another look it drifts (50 of 50 rows for 10 of 50: 15 to
+20 percent points in LIBERO). Executed in another order, or its first row again and again, it is another motion. And a
+queue that is not emptied between episodes starts the next one with the end of the last one's plan, from where the robot
+no longer is.
 
 ## Evidence
 
 `asked_every` is the median number of steps between queries, `expected` the profile's. `rows` counts which rows were
-executed. Severity: fix from twice as many steps as published, and whenever rows come from the wrong place; look where the
-policy is asked more often, or a little less often, than published: that may be meant. Rows are compared by value to 1e-5;
-nothing is said of their order unless at least 80 % of the actions are rows of some answer.
+executed. Severity: fix from twice as many steps as published, and whenever rows come from the wrong place; look where
+the policy is asked more often, or a little less often, than published: that may be meant. Rows are compared by value to
+1e-5; nothing is said of their order unless at least 80 % of the actions are rows of some answer.
 
-What is executed before the first query counts as a leftover if it moves the arm where the profile's settling action does
-not, in an episode that is not the first of its process, for fewer steps than an answer has rows.
+What is executed before the first query counts as a leftover if it moves the arm where the profile's settling action
+does not, in an episode that is not the first of its process, for fewer steps than an answer has rows.
 
 ## Fix
 
@@ -35,9 +35,9 @@ obs, reward, done, info = env.step(plan.popleft().tolist())
 
 ## Known gaps
 
-Averages over several chunks (temporal ensembles) are rows of none: nothing is said of them. A policy that keeps its queue
-inside and is seen once a step looks like one that answers with single actions. A leftover shows from the second episode of a
-process on.
+Averages over several chunks (temporal ensembles) are rows of none: nothing is said of them. A policy that keeps its
+queue inside and is seen once a step looks like one that answers with single actions. A leftover shows from the second
+episode of a process on.
 
 ## References
 
@@ -75,11 +75,11 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if not asked or not steps:
         yield Abstention("no query was recorded, or nothing executed after one", missing=not asked)
         return
-    rows = [len(found) for _, query in facts.episode.queries() if (found := ac.answer(query)) is not None]
-    if not rows:
-        yield Abstention("no answer of a query was recorded", missing=True)
+    rows = [len(query.chunk) or 1 for _, query in facts.episode.queries() if query.chunk or query.action is not None]
+    if not rows and facts.profile.get("action.chunk") != 1:
+        yield Abstention("what the policy answered was not recorded, only that it was asked")
         return
-    length = Counter(rows).most_common(1)[0][0]
+    length = Counter(rows).most_common(1)[0][0] if rows else 1
     origins = _origins(facts)
     leftover = _leftover(facts, length)
     order = _order(origins, length, limits)
@@ -162,10 +162,11 @@ def _leftover(facts: Facts, length: int) -> Problem | None:
     if not 0 < count < length:
         return None
     return Problem(
-        message=f"{count} {'action was' if count == 1 else 'actions were'} executed in this episode before the policy was "
-        f"asked for the first time: what was left of the last episode's chunk of {length} rows, planned from where the "
-        "robot no longer is.",
-        remedy="Empty the queue at every reset: a new deque for each episode, or policy.reset() where the policy keeps it.",
+        message=f"{count} {'action was' if count == 1 else 'actions were'} executed in this episode before the policy "
+        f"was asked for the first time: what was left of the last episode's chunk of {length} rows, planned from "
+        "where the robot no longer is.",
+        remedy="Empty the queue at every reset: a new deque for each episode, or policy.reset() where the "
+        "policy keeps it.",
         severity=Severity.FIX,
         first_step=-count,
         last_step=-1,
@@ -186,8 +187,10 @@ def _often(
     expected = facts.profile.get("action.execute")
     gaps = np.diff(np.array(asked))
     only = len(gaps) < 2
-    every = steps if only else int(np.median(gaps))
-    seen = f"every {every} {'step' if every == 1 else 'steps'}" if not only else f"{len(asked)} times in {steps} steps"
+    # Of one or two queries, the longest that the loop went on without another.
+    every = max([*map(int, gaps), steps - (asked[-1] - asked[0])]) if only else int(np.median(gaps))
+    times = "once" if len(asked) == 1 else f"{len(asked)} times"
+    seen = f"every {every} {'step' if every == 1 else 'steps'}" if not only else f"{times} in {steps} steps"
     if expected is None:
         yield Abstention(f"profile {facts.profile.name} does not say after how many steps the policy is asked again")
         return
@@ -226,10 +229,10 @@ def _message(every: int, expected: int, length: int, seen: str, origins: Sequenc
     if every > expected:
         whole = "all of its" if every >= length else f"{every} of"
         return (
-            f"The policy is asked {seen} and {whole} {length} rows are executed without another look; {published}. The arm "
-            "goes on with a plan that no longer fits."
+            f"The policy is asked {seen} and {whole} {length} rows are executed without another look; {published}. "
+            "The arm goes on with a plan that no longer fits."
         )
-    return f"The policy is asked {seen}; {published}. It takes more time, and chunks that follow each other less smoothly."
+    return f"The policy is asked {seen}; {published}. It takes more time, and plans are cut off early."
 
 
 def _repeat(loop: Loop) -> None:
@@ -255,7 +258,7 @@ CHECK = Check(
     judge=judge,
     needs=(Stage.EXECUTE,),
     thresholds={"often": 2.0, "explained": 0.8, "steps": 3, "share": 0.2},
-    explained_by=("VD503",),
+    explained_by=("VD503", "VD606"),
     faults=(
         Fault(
             "action-repeated",

@@ -228,6 +228,7 @@ CHECK = Check(
             "tap-stopped",
             "no file may grow past 256 KiB, as under `ulimit -f` or a full quota: recording stops, the loop runs on",
             before_env=_small_files,
+            steps=60,
         ),
     ),
 )

@@ -120,3 +120,31 @@ def episode(
         steps=steps,
         outcome=Outcome("horizon", False, len(steps)),
     )
+
+
+RIGHT_STATE: dict[str, Any] = {
+    "training": False,
+    "training_modules": 0,
+    "modules": 169,
+    "active": {},
+    "dtypes": {"float32": 7_022_336},
+    "devices": {"cpu": 7_022_336},
+    "attention": "sdpa",
+    "loading": {
+        "missing": [], "missing_count": 0, "missing_values": 0, "unexpected": [], "unexpected_count": 0,
+        "adapter_keys": 0, "mismatched": [], "mismatched_count": 0,
+    },
+}  # fmt: skip
+"""How the demo's model stands at its first query, as recorded; see `taps.checkpoint.model_state`."""
+
+
+def standing(*, model: bool = True, at: int = 0, task: Mapping[str, Any] | None = None, **state: Any) -> Episode:
+    """An episode whose model stands as recorded, but for `state`, from the query `at` on; None takes a fact away."""
+    found = episode(some_ids(6), returned=unnormalise(LIBERO_OBJECT), task=task)
+    if model:
+        for place in {0, at}:
+            query = found.steps[place].query
+            assert query is not None
+            changed = {**RIGHT_STATE, **state} if place == at else RIGHT_STATE
+            query.model = {name: value for name, value in changed.items() if value is not None}
+    return found

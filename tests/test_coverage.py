@@ -38,7 +38,13 @@ def whole(**changes: Any) -> Episode:
     return Episode({}, {"environment": "libero"}, steps, Outcome("horizon", False, len(steps)))
 
 
-CLIENT = {"boundary": "openpi.infer", "ids": (), "input_ids": (), "pixel_stats": {}, "vision_calls": None}
+CLIENT: dict[str, Any] = {
+    "boundary": "openpi.infer",
+    "ids": (),
+    "input_ids": (),
+    "pixel_stats": {},
+    "vision_calls": None,
+}
 
 
 def test_the_stages_are_those_of_the_checks() -> None:
@@ -134,3 +140,19 @@ def test_a_policy_alone_has_no_environment() -> None:
 
 def test_nothing_at_all() -> None:
     assert {one.state for one in cover(Episode({}, {}, [], Outcome("interrupted", False, 0)))} == {UNSEEN}
+
+
+def test_pictures_left_out_for_the_budgets_sake_are_no_hole() -> None:
+    episode = whole()
+    steps = [
+        step
+        if step.number % 5 == 0 or step.query is None
+        else replace(step, frames={}, query=replace(step.query, image=None))
+        for step in episode.steps
+    ]
+    note = "from step 20 on, to stay within 1% of a step: no pictures of four steps in five"
+    found = table(replace(episode, steps=steps, notes=(note,)))
+    assert (found["render"].state, found["image"].state) == (PARTLY, PARTLY)
+    assert note in found["render"].why
+    assert note in found["image"].why
+    assert not any(one.hole for one in found.values())

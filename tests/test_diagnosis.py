@@ -121,8 +121,8 @@ class TestWholeRuns:
 
     def test_a_crash_is_a_state(self) -> None:
         def judge_run(runs: Sequence[Facts], limits: Mapping[str, float]) -> Iterator[Verdict]:
+            yield from ()
             raise KeyError("nothing")
-            yield
 
         found = diagnose_run(self.facts(), (), [Check("VD803", "n", Stage.SCORE, judge_run=judge_run)])
         assert [result.code for result in found.crashed] == ["VD803"]

@@ -346,7 +346,8 @@ def test_run_is_described() -> None:
         "Assets: stand-in.",
         "Procedural shapes of this project",
         "tiny-openvla openvla, 7.54 B parameters, bfloat16, unnorm_key libero_object",
-        "openvla-libero unnorm_key libero_object and a fused vision tower",
+        "Compared with the profile openvla-libero",
+        "unnorm_key libero_object and a fused vision tower",
         "transformers 4.40.1",
         "0 %, 95 % interval 0 to 79 % (Wilson, n = 1)",
     ):

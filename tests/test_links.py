@@ -72,12 +72,13 @@ def test_the_other_camera_and_further_images() -> None:
     steps = []
     for step, wrist in zip(episode.steps, WRIST, strict=False):
         assert step.query is not None
+        assert step.query.image is not None
         query = replace(
             step.query,
             image=picture(model_image(wrist.frame, turned("flip-vertical"))),
             more_images={
                 "observation/image": step.query.image,
-                "goal": None or picture(np.full((64, 64, 3), 90, np.uint8)),
+                "goal": picture(np.full((64, 64, 3), 90, np.uint8)),
             },
         )
         steps.append(replace(step, frames={**step.frames, "wrist": picture(wrist.frame)}, query=query))

@@ -241,7 +241,9 @@ def test_wrong_statistics_in_bfloat16() -> None:
     assert "bridge_orig" in found.message
 
 
-@pytest.mark.parametrize(("key", "said"), [("libero_object", "the key was ignored"), ("bridge_orig", "as `unnorm_key`")])
+@pytest.mark.parametrize(
+    ("key", "said"), [("libero_object", "the key was ignored"), ("bridge_orig", "as `unnorm_key`")]
+)
 def test_a_key_that_was_ignored_is_told_from_a_wrong_one(key: str, said: str) -> None:
     found = problem(returned=unnormalise(BRIDGE), norm_stats=BOTH, options={"unnorm_key": key})
     assert said in found.message

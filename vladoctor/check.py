@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vladoctor.diagnosis import CheckResult
     from vladoctor.facts import Facts
     from vladoctor.loop import Loop
 
@@ -102,12 +103,17 @@ class Fault:
     `loop.stages.*`, wrap `loop.env` or change `loop.policy`, and must bear to be applied again, as a run has a loop for
     each task but one model. `before_env()` is called before the environment is made and returns the call that undoes
     it.
+
+    Attributes:
+        episodes, steps: how many episodes of a task, and policy steps of each, it takes until it can be seen.
     """
 
     name: str
     summary: str
     apply: Callable[[Loop], None] | None = None
     before_env: Callable[[], Callable[[], None]] | None = None
+    episodes: int = 1
+    steps: int = 24
 
 
 Verdict = Problem | Clear | Abstention
@@ -125,6 +131,7 @@ class Check:
         judge_run: (facts of every episode in the order in which they ran, limits) -> verdicts about the run as a whole;
             asked once, after the last episode, and likewise pure. It is for what no single episode shows, and leaves to
             `judge` what one does.
+        judge_checks: (what all others said of an episode, limits) -> verdicts about the checks themselves.
         thresholds: name -> default; run.yaml can override them. What they were measured on stands in the page.
         symptom: a symptom never stands as root cause beside a finding that is not one.
         explained_by: codes whose finding, if present, makes this one a consequence.
@@ -139,6 +146,7 @@ class Check:
     stage: Stage
     judge: Callable[[Facts, Mapping[str, float]], Iterator[Verdict]] | None = None
     judge_run: Callable[[Sequence[Facts], Mapping[str, float]], Iterator[Verdict]] | None = None
+    judge_checks: Callable[[Sequence[CheckResult], Mapping[str, float]], Iterator[Verdict]] | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     symptom: bool = False
     explained_by: tuple[str, ...] = ()
@@ -149,7 +157,7 @@ class Check:
     @property
     def page(self) -> str:
         """The check's page: its module's docstring (Markdown)."""
-        judge = self.judge or self.judge_run
+        judge = self.judge or self.judge_run or self.judge_checks
         return (sys.modules[judge.__module__].__doc__ or "") if judge else ""
 
     @property

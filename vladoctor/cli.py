@@ -362,11 +362,89 @@ def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, for
     return _deliver(result, out, form, html=spec.report.html if spec else True)
 
 
-@cli.command(short_help="List what --fault can apply.")
-@click.option("--list", "bare", is_flag=True, help="Only `name code stage`, one a line, for scripts.")
+@cli.command(short_help="Keep what a scene looks like, for VD104.")
+@click.argument("sources", nargs=-1, required=True, metavar="RUN | TRACE...")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("scenes.json"), help="File to write.")
 @_traceback_option
-def faults(bare: bool) -> None:
-    """List the faults that `diagnose --fault` can apply, and the check that each proves."""
+def fingerprint(sources: tuple[str, ...], out: Path) -> None:
+    """Keep what scenes look like in a run that you trust, as the reference of VD104 (scene-mismatch).
+
+    Of trace files, or folders of them, the first frames are taken; of a RUN one step of every episode is run first. Use
+    it with `profile: {overrides: {environment.scenes: FILE}}` in a run file.
+    """
+    from vladoctor.fingerprints import write_fingerprints
+
+    with _stdout_to_stderr():
+        written = write_fingerprints(sources, out)
+    for warning in written.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    _print_columns(written.rows)
+    print(f"Fingerprints: {written.file}")
+
+
+@cli.command(short_help="List what --fault can apply, or try all of it.", options_metavar="[OPTIONS]")
+@click.argument("run_file", metavar="[RUN]", required=False)
+@click.option("--list", "bare", is_flag=True, help="Only `name code stage`, one a line, for scripts.")
+@click.option("--fault", "names", multiple=True, help="Only this one, or `healthy`; may be repeated.")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task of the run; may be repeated.")
+@click.option("--episodes", type=click.IntRange(min=1), help="Episodes of each task; more where a fault needs more.")
+@click.option("--healthy", type=click.IntRange(min=0), help="Episodes of each task without a fault; 0 for none.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes at a time; by default one for each core.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the matrix; by default the run file's, with -faults."
+)
+@_format_option
+@_traceback_option
+def faults(
+    run_file: str | None,
+    bare: bool,
+    names: tuple[str, ...],
+    tasks: tuple[str, ...],
+    episodes: int | None,
+    healthy: int | None,
+    workers: int | None,
+    out: Path | None,
+    form: str,
+) -> int:
+    """List the faults that `diagnose --fault` can apply, and the check that each proves.
+
+    With RUN, a run file, apply every fault to it in turn, each on every task and init state of the run, and count what
+    is said: FOLDER/matrix.json, FOLDER/matrix.md, and each run's own report below FOLDER. What is there already is not
+    run again.
+
+    Exit status with RUN: 0 every fault was named first and the healthy loop left in peace, 1 not so, 2 a run or a check
+    crashed.
+    """
+    if run_file is None:
+        if names or tasks or episodes or healthy is not None or workers or out or form != "text":
+            raise click.UsageError(
+                "name a run file to try faults on: vladoctor faults RUN", click.get_current_context()
+            )
+        _list_faults(bare)
+        return 0
+    from vladoctor.matrix import exit_status, plan, run_matrix
+    from vladoctor.report.matrix import make_display, print_matrix, write_matrix
+    from vladoctor.runspec import load_run
+
+    spec = load_run(run_file)
+    folder = out or spec.report.folder.with_name(f"{spec.report.folder.name}-faults")
+    _require_writable(folder)
+    with _stdout_to_stderr():
+        what = plan(run_file, spec, faults=names, tasks=tasks, episodes=episodes, healthy=healthy)
+        found = run_matrix(what, folder, workers=workers or _cores(), display=make_display())
+        written = write_matrix(found, folder)
+    if form == "json":
+        _print_json(found)
+    else:
+        print_matrix(found, reports=written)
+    sys.stdout.flush()
+    if not found["complete"]:
+        print("interrupted; what is complete is kept, the same command goes on with the rest", file=sys.stderr)
+        return INTERRUPTED
+    return exit_status(found)
+
+
+def _list_faults(bare: bool) -> None:
     from vladoctor.check import all_faults
 
     known = all_faults()
@@ -375,6 +453,12 @@ def faults(bare: bool) -> None:
             print(name, check.code, check.stage.value)
     else:
         _print_columns([(name, f"{check.code} {check.name}", fault.summary) for name, (fault, check) in known.items()])
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 @cli.command(short_help="List the checks.")
@@ -492,10 +576,10 @@ def new_profile(traces: tuple[Path, ...], name: str, out: Path | None) -> None:
 
 
 @cli.command(short_help="Print a JSON Schema.")
-@click.argument("name", type=click.Choice(["run", "report", "finding"]), default="run")
+@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix"]), default="run")
 @_traceback_option
 def schema(name: str) -> None:
-    """Print the JSON Schema of run files (the default), of the run report or of a finding."""
+    """Print the JSON Schema of run files (the default), of the run report, of a finding or of a fault matrix."""
     import json
 
     from vladoctor.schemas import load_schema

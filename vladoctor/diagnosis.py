@@ -5,13 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage, Verdict
-from vladoctor.facts import Facts
-from vladoctor.facts.coverage import Coverage, coverage
-from vladoctor.facts.links import summary
-from vladoctor.records import Episode
+
+if TYPE_CHECKING:
+    from vladoctor.facts import Facts
+    from vladoctor.facts.coverage import Coverage
+    from vladoctor.records import Episode
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,10 @@ def diagnose(
     """Judge one episode with the given checks; `thresholds` maps a code to overridden limits."""
     limits = thresholds or {}
     results = tuple(run_check(check, facts, limits.get(check.code, {})) for check in checks if check.judge)
+    about = [
+        _ask(check, check.judge_checks, results, limits.get(check.code, {})) for check in checks if check.judge_checks
+    ]
+    results = tuple(sorted((*results, *about), key=lambda result: result.code)) if about else results
     found = [finding for result in results for finding in result.findings]
     covered, links = _observed(facts)
     return Diagnosis(facts.episode, results, causal_order(found, checks), covered, links)
@@ -197,6 +202,10 @@ def diagnose_run(
 
 
 def _observed(facts: Facts) -> tuple[tuple[Coverage, ...], tuple[str, ...]]:
+    # Not above: this module is imported by what starts without numpy.
+    from vladoctor.facts.coverage import coverage
+    from vladoctor.facts.links import summary
+
     try:
         return coverage(facts), tuple(summary(facts))
     except Exception:  # noqa: BLE001 - for the reader only; a check that needs the same says that it crashed

@@ -12,7 +12,7 @@ departs:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,7 @@ class Loop:
         task: the task it was made for.
         camera: camera whose frame the policy is given.
         settle_steps: steps before the first query in which objects drop into place.
+        settle_action: what is sent meanwhile.
         horizon: policy steps after which an episode counts as failed.
     """
 
@@ -102,7 +103,14 @@ class Loop:
     stages: Stages
     camera: str = "agentview"
     settle_steps: int = libero.WAIT_STEPS
+    settle_action: Sequence[float] = libero.WAIT_ACTION
     horizon: int = 280
+
+    @property
+    def cameras(self) -> list[str]:
+        """Every camera that the environment renders, the policy's first."""
+        rendered = getattr(getattr(self.env, "env", None), "camera_names", None) or ()
+        return [self.camera, *(str(name) for name in rendered if name != self.camera)]
 
     def run_episode(self, init_state: np.ndarray, on_step: Callable[[int, float], None] | None = None) -> Outcome:
         """Run one episode from an init state, float64 (1 + nq + nv,).
@@ -110,17 +118,26 @@ class Loop:
         Args:
             on_step: called after every policy step with its number and its duration in milliseconds.
         """
-        obs = libero.reset_to(self.env, init_state)
-        obs = libero.settle(self.env, obs, self.settle_steps)
+        obs = self.begin(init_state)
         for number in range(self.horizon):
             started = time.perf_counter()
             action = self.act(obs)
-            obs, _, done, _ = self.env.step(action)
+            obs, done = self.execute(action)
             if on_step is not None:
                 on_step(number, (time.perf_counter() - started) * 1e3)
             if done:
                 return Outcome("success", True, number + 1)
         return Outcome("horizon", False, self.horizon)
+
+    def begin(self, init_state: np.ndarray) -> dict[str, Any]:
+        """Reset, set the init state, let objects drop into place; the observation then."""
+        obs = libero.reset_to(self.env, init_state)
+        return libero.settle(self.env, obs, self.settle_steps, self.settle_action)
+
+    def execute(self, action: list[float]) -> tuple[dict[str, Any], bool]:
+        """Execute an action; the observation then, and whether the task is done."""
+        obs, _, done, _ = self.env.step(action)
+        return obs, bool(done)
 
     def act(self, obs: Mapping[str, Any]) -> list[float]:
         """Observation to environment action, through every stage."""

@@ -72,6 +72,7 @@ class Query:
         chunk: all rows of a returned action chunk, shape (rows, action_dim); empty where one action was returned.
         options: keyword arguments of the call that are not tensors (unnorm_key, do_sample ...).
         vision_calls: how often the vision tower ran during this query.
+        model: how the model stood: at the first query, and where that has changed; see `taps.checkpoint.model_state`.
     """
 
     boundary: str = ""
@@ -90,6 +91,7 @@ class Query:
     chunk: tuple[tuple[float, ...], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     vision_calls: int | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -135,8 +137,8 @@ class Episode:
         run: what holds for the whole run: `versions`, `spec` (the resolved run.yaml), `assets`, `device`, and
             `checkpoint`: name, model_type, norm_stats, unnorm_key, n_action_bins, vocab_size, image_size,
             pixel_mean, pixel_std (per channel of pixel_values), center_crop, parameters, dtype.
-        task: suite, task_id, name, language, init_state, seed, episode, horizon, fault (name or ""), and `cameras`:
-            name -> {"position": 3 metres, "rotation": 9 (row-major camera-to-world, MuJoCo axes: x right, y up,
+        task: suite, task_id, name, language, suite_languages (those of all tasks of the suite), init_state, seed,
+            episode, horizon, fault (name or ""), and `cameras`: name -> {"position": 3 metres, "rotation": 9 (row-major camera-to-world, MuJoCo axes: x right, y up,
             looking along -z), "fovy_deg": vertical field of view, "height", "width"}, from the simulator.
         notes: what could not be recorded and why, one sentence each.
         truncated: the recording ends without its closing record (killed, or the disk was full).

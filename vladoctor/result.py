@@ -45,7 +45,7 @@ class RunResult:
     folder: Path | None = None
     failures: Sequence[str] = field(default=())
     notes: Sequence[str] = ()
-    overall: RunDiagnosis = RunDiagnosis()
+    overall: RunDiagnosis = field(default_factory=RunDiagnosis)
 
     @property
     def findings(self) -> Iterator[Finding]:

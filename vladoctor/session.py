@@ -305,14 +305,22 @@ class _Runner:
 
     def run(self, task: LiberoTask, init_state: int, number: int, failures: list[str]) -> Diagnosis:
         """Run, record and judge one episode. What the program raises ends up in its outcome, what we do in failures."""
-        from vladoctor.taps.env import camera_geometry, watch_env
+        from vladoctor.adapters.libero import suite_languages
+        from vladoctor.taps.env import camera_geometry, environment_facts, watch_env
         from vladoctor.taps.policy import watch_policy
         from vladoctor.taps.recorder import Recorder
 
         name = f"{task_label(task)}-init{init_state}-ep{number}"
         self.progress.episode_start(name)
         loop = self._loop_for(task)
-        checkpoint = self.run_info["checkpoint"]
+        run_info = self.run_info
+        if loop.policy.model is not self.policy.model:
+            # A fault has loaded another one.
+            run_info = {
+                **run_info,
+                "checkpoint": {**loop.policy.facts(), "center_crop": self.model.center_crop},
+            }
+        checkpoint = run_info["checkpoint"]
         expected = expected_prompt(self.profile, task.language)
         facts = {
             "suite": task.suite,
@@ -320,6 +328,7 @@ class _Runner:
             "label": task_label(task),
             "name": task.name,
             "language": task.language,
+            "suite_languages": suite_languages(task.suite),
             "init_state": init_state,
             "episode": number,
             "seed": self.env.seed,
@@ -327,13 +336,15 @@ class _Runner:
             "settle_steps": loop.settle_steps,
             "camera": loop.camera,
             "fault": self.fault or "",
-            "cameras": camera_geometry(loop.env, [loop.camera]),
+            "cameras": camera_geometry(loop.env, loop.cameras),
+            **environment_facts(loop.env),
+            "real_time": bool(getattr(loop.env, "real_time", False)),
             "expected_prompt_ids": self.policy.prompt_ids(expected) if expected is not None else None,
         }
         path = self.out / "traces" / f"{name}.mcap"
         writer = TraceWriter(
             path,
-            self.run_info,
+            run_info,
             facts,
             thumbnail=self.spec.trace.thumbnail,
             full_every=self.spec.trace.full_every,
@@ -349,11 +360,11 @@ class _Runner:
 
         detach: list[Callable[[], None]] = []
         try:
-            detach.append(watch_env(loop.env, recorder, [loop.camera]))
+            detach.append(watch_env(loop.env, recorder, loop.cameras))
             detach.append(
                 watch_policy(
-                    self.policy.model,
-                    self.policy.processor,
+                    loop.policy.model,
+                    loop.policy.processor,
                     recorder,
                     pixel_mean=checkpoint["pixel_mean"],
                     pixel_std=checkpoint["pixel_std"],

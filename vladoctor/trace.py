@@ -734,6 +734,7 @@ def _read_query(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Query
         chunk=tuple(_numbers(row) for row in record.get("chunk", ())),
         options=record.get("options", {}),
         vision_calls=record.get("vision_calls"),
+        model=record.get("model", {}),
     )
 
 
@@ -938,6 +939,7 @@ def _schemas() -> dict[str, Schema]:
             "action": numbers,
             "options": _object(),
             "vision_calls": integer,
+            "model": _object(),
         }
     )
     step = _object(

@@ -346,6 +346,12 @@ STATE_AND_CHUNK = (
             Text(STATE, lambda match: str(match[0]).replace("obs[", "before[")),
         ],
     ),
+    Fault(
+        "proprio-missing",
+        "VD504",
+        "the loop was written for a policy without a state",
+        [Text(r'"observation/state": np\.concatenate\(\s*' + STATE + r"\s*\),", "")],
+    ),
     _chunk(
         "chunk-all-rows",
         "all rows of an answer are executed before the next query (huggingface/lerobot#4614)",

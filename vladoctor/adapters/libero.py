@@ -160,6 +160,13 @@ def suite_tasks(suite: str) -> list[str]:
     return names
 
 
+def suite_languages(suite: str) -> list[str]:
+    """What a suite's tasks are called for policies, in its order."""
+    _prepared()
+    benchmark = _benchmark(suite)
+    return [str(benchmark.get_task(index).language) for index in range(benchmark.get_num_tasks())]
+
+
 def make_env(
     task: LiberoTask,
     *,
@@ -260,10 +267,12 @@ def reset_to(env: OffScreenRenderEnv, init_state: np.ndarray) -> dict[str, Any]:
     return dict(env.set_init_state(state))
 
 
-def settle(env: OffScreenRenderEnv, obs: dict[str, Any], steps: int = WAIT_STEPS) -> dict[str, Any]:
-    """Send `WAIT_ACTION` for `steps` control steps, as the official evaluation does first; return the observation."""
+def settle(
+    env: OffScreenRenderEnv, obs: dict[str, Any], steps: int = WAIT_STEPS, action: Sequence[float] = WAIT_ACTION
+) -> dict[str, Any]:
+    """Send the same action for some control steps, as the official evaluation does first; return the observation."""
     for _ in range(steps):
-        obs = env.step(list(WAIT_ACTION))[0]
+        obs = env.step(list(action))[0]
     return obs
 
 

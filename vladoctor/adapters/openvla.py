@@ -104,6 +104,8 @@ def load_policy(
     Raises:
         UserError: the folder, a file in it, the GPU, a library or the statistics are missing.
     """
+    from vladoctor.taps.checkpoint import loaded
+
     torch, transformers = _import_torch()
     _check_snapshot(path)
     statistics = _read_statistics(path / "dataset_statistics.json")
@@ -115,6 +117,7 @@ def load_policy(
         "trust_remote_code": True,
         "local_files_only": True,
         _dtype_argument(transformers): getattr(torch, dtype),
+        "output_loading_info": True,
     }
     if attention:
         arguments["attn_implementation"] = attention
@@ -122,7 +125,7 @@ def load_policy(
         with _remote_code_lock(transformers):
             processor = transformers.AutoProcessor.from_pretrained(path, trust_remote_code=True, local_files_only=True)
             _import_model_code(transformers, path)
-        model = auto_class(transformers).from_pretrained(path, **arguments)
+        model, said = auto_class(transformers).from_pretrained(path, **arguments)
     except ImportError as error:
         raise UserError(
             f"the checkpoint's code needs a library that is missing: {error}",
@@ -145,6 +148,7 @@ def load_policy(
             where=f"model.device: {device}",
             remedy="free the GPU, or use dtype bfloat16 (OpenVLA-7B: 14.0 GiB in bfloat16, 28.0 GiB in float32)",
         ) from error
+    loaded(model, *(said.get(name, ()) for name in ("missing_keys", "unexpected_keys", "mismatched_keys")))
     if statistics is not None:
         model.norm_stats = statistics
     return OpenVLAPolicy(

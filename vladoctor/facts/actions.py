@@ -102,15 +102,19 @@ def dimensions(profile: Profile, size: int) -> tuple[str, ...]:
 
 def answer(query: Query) -> np.ndarray | None:
     """The rows of an answer, float64 (rows, dim); None where no action was recorded."""
+    rows = _rows(query)
+    return np.asarray(rows, dtype=np.float64) if rows else None
+
+
+def _rows(query: Query) -> Sequence[Sequence[float]]:
+    """The rows of an answer; none where they differ in length."""
     rows = query.chunk or ((query.action,) if query.action is not None else ())
-    if not rows or len({len(row) for row in rows}) != 1 or not len(rows[0]):
-        return None
-    return np.asarray(rows, dtype=np.float64)
+    return rows if rows and len(rows[0]) and all(len(row) == len(rows[0]) for row in rows) else ()
 
 
 def answer_size(episode: Episode) -> int | None:
     """Values of an answered action; None where none was recorded or they differ."""
-    sizes = {rows.shape[1] for _, query in episode.queries() if (rows := answer(query)) is not None}
+    sizes = {len(rows[0]) for _, query in episode.queries() if (rows := _rows(query))}
     return sizes.pop() if len(sizes) == 1 else None
 
 
@@ -129,22 +133,23 @@ def plan(episode: Episode) -> Plan | None:
     if wide is None or size is None or wide < size:
         return None
     steps, asked, places, planned, executed = [], [], [], [], []
-    rows: np.ndarray | None = None
+    rows: Sequence[Sequence[float]] = ()
     began = 0
+    nothing = (np.nan,) * size
     for step in episode.policy_steps():
         if step.query is not None:
-            rows, began = answer(step.query), step.number
+            rows, began = _rows(step.query), step.number
         place = step.number - began
-        known = rows is not None and place < len(rows)
+        known = place < len(rows)
         steps.append(step.number)
         asked.append(step.query is not None)
         places.append(place if known else -1)
-        planned.append(rows[place, :size] if rows is not None and known else np.full(size, np.nan))
-        done = np.asarray(step.executed, dtype=np.float64)
-        executed.append(done if done.size == size else np.full(size, np.nan))
+        planned.append(rows[place][:size] if known else nothing)
+        executed.append(step.executed if len(step.executed) == size else nothing)
     if not steps:
         return None
-    return Plan(np.array(steps), np.array(asked), np.array(places), np.array(planned), np.array(executed))
+    made = [np.array(values, dtype=np.float64) for values in (planned, executed)]
+    return Plan(np.array(steps), np.array(asked), np.array(places), *made)
 
 
 def same(
@@ -221,8 +226,8 @@ def positions(episode: Episode, steps: np.ndarray) -> np.ndarray:
     for number in steps:
         proprio = of_step[int(number)].proprio if int(number) in of_step else {}
         values = next((proprio[name] for name in POSITION if len(proprio.get(name, ())) == 3), None)
-        found.append(np.full(3, np.nan) if values is None else np.asarray(values, dtype=np.float64))
-    return np.array(found).reshape(-1, 3)
+        found.append(values if values is not None else (np.nan,) * 3)
+    return np.array(found, dtype=np.float64).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
@@ -363,14 +368,19 @@ def origins(episode: Episode, arm: Sequence[int], limits: tuple[float, float] = 
         return []
     answers = {number: rows for number, query in episode.queries() if (rows := answer(query)) is not None}
     dims = list(arm)
+    known = np.isfinite(laid.executed).all(axis=1)
+    # A row that is not there is NaN, which is the same as nothing.
+    in_turn = np.asarray(same(laid.planned[:, dims], laid.executed[:, dims], limits).all(axis=1))
     found = []
     latest: int | None = None
-    for step, executed in zip(laid.steps, laid.executed, strict=True):
-        number = int(step)
-        latest = number if number in answers else latest
-        if latest is None or not np.isfinite(executed).all():
+    for place, step in enumerate(laid.steps.tolist()):
+        latest = step if step in answers else latest
+        if latest is None or not known[place]:
             continue
-        found.append(_origin(number, executed[dims], latest, answers, dims, limits))
+        if in_turn[place]:
+            found.append(Origin(step, latest, step - latest, latest))
+        else:
+            found.append(_origin(step, laid.executed[place, dims], latest, answers, dims, limits))
     return found
 
 

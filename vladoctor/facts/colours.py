@@ -90,14 +90,14 @@ def colour_orders(facts: Facts) -> tuple[ColourOrder, ...]:
     return tuple(one for found in by_slot.values() for one in found)
 
 
-def _spread(links: Sequence) -> Sequence:  # type: ignore[type-arg]
+def _spread(links: Sequence) -> Sequence:
     if len(links) <= _MOST:
         return links
     return [links[index] for index in np.unique(np.linspace(0, len(links) - 1, _MOST).astype(int))]
 
 
 def _chroma(picture: np.ndarray) -> np.ndarray:
-    """What is left of float (h, w, 3) once all that goes along with the pixels' brightness is taken away: (h * w, 3)."""
+    """What is left of float (h, w, 3) without all that goes along with the pixels' brightness: (h * w, 3)."""
     flat = picture.reshape(-1, 3)
     flat = flat - flat.mean(axis=0)
     grey = flat.mean(axis=1)

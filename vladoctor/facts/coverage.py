@@ -172,12 +172,15 @@ class _Seen:
             through = "pixel_values"
         else:
             through = f"what {self.boundary} was given"
-        why = self._note(r"(model's|image|picture).*(not recorded|could not be decoded)", r"no picture among")
+        left_out = self._left_out()
+        why = left_out or self._note(
+            r"(model's|image|picture).*(not recorded|could not be decoded)", r"no picture among"
+        )
         return self._of_queries(
             stage,
             lambda query: query.image is not None or bool(query.more_images),
             through,
-            (why or "no image was found in what the policy was given", _remedy_for(why)),
+            (why or "no image was found in what the policy was given", "" if left_out else _remedy_for(why)),
         )
 
     def prompt(self, stage: str) -> Coverage:
@@ -229,7 +232,7 @@ class _Seen:
         answered = any(query.action or query.chunk for query in self.queries)
         why = ELSEWHERE if self.elsewhere else "of the policy's answer what comes before un-normalising was not seen"
         if any(query.ids for query in self.queries) and not answered:
-            why = "the program un-normalises by itself: ids and executed actions were seen, and follow from each other"
+            why = "the program un-normalises by itself: ids and executed actions were seen, and nothing in between"
             ids = sum(bool(query.ids) for query in self.queries)
             return Coverage(stage, PARTLY, "ids and env.step", ids, len(self.queries), "queries", why)
         return self._of_queries(stage, told, "ids and what was returned", (why, ""))
@@ -268,7 +271,13 @@ class _Seen:
         """The first of the recorder's own remarks that fits."""
         return next((note for pattern in patterns for note in self.notes if re.search(pattern, note)), "")
 
+    def _left_out(self) -> str:
+        """The remark that pictures were left out, to take no more than the budget of a step."""
+        return self._note(r"to stay within .*no pictures")
+
     def _no_frames(self) -> tuple[str, str]:
+        if self._left_out():
+            return self._left_out(), ""
         why = self._note(r"(camera|observation|pixels|picture|frame).*not recorded", r"could not be read")
         return why or "no picture was found in the observations", ON_CPU if "GPU" in why else NAME_FRAMES
 

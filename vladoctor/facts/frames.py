@@ -1,7 +1,11 @@
-"""What is in the frames at all: brightness and structure of every camera's every frame, and of the model's image."""
+"""What is in the frames at all: brightness and structure of every camera's every frame, and of the model's image; and
+which of them are one and the same picture.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
 
 EEF = "robot0_eef_pos"
 """Name of the gripper's position among the proprioceptive values: metres, world frame."""
+
+_PLACES = (EEF, "eef_pos", "ee_pos", "tcp_pos")
+"""Names of the hand's position in observations, metres."""
 
 _DEGREE = 3
 
@@ -168,6 +175,112 @@ def travel(facts: Facts, steps: Collection[int]) -> float | None:
     positions = [step.proprio.get(EEF, ()) for step in facts.episode.steps if step.number in set(steps)]
     known = np.array([position for position in positions if len(position) == 3], dtype=np.float64)
     return float(np.ptp(known, axis=0).max()) if len(known) else None
+
+
+_WRIST = re.compile(r"wrist|hand|gripper|eef|ego", re.IGNORECASE)
+
+_STRIDE, _STRIDE_SHARE = 0.03, 0.15
+"""Metres that the gripper moves between two frames that are compared; of other states, the share of their range."""
+
+_CHANGED = 6.0
+"""Levels by which a pixel changes, at least; JPEG alone makes 2."""
+
+
+def on_robot(name: str) -> bool:
+    """Whether a camera's or a slot's name says that it is mounted on the robot: "robot0_eye_in_hand", "wrist_image"."""
+    return bool(_WRIST.search(name))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How much of a camera's picture changes while the robot moves by a stride.
+
+    Attributes:
+        share: of the pixels, median over the pairs, 0..1: the robot's own in a fixed camera, the scene in one on it.
+        pairs: of frames that were compared.
+    """
+
+    share: float
+    pairs: int
+
+
+def changes(facts: Facts, view: View) -> Changes:
+    """Compare frames between which the robot moved by a stride, with 32 x 32 pixels each."""
+    moved = motion(facts)
+    if moved is None:
+        return Changes(0.0, 0)
+    stride = _STRIDE if moved.metres else max(_STRIDE_SHARE * moved.whole, 1e-6)
+    shares: list[float] = []
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    for statistics, frame in zip(view.statistics, view.frames, strict=True):
+        place = moved.at.get(statistics.step)
+        if place is None:
+            continue
+        if last is None or float(np.abs(place - last[0]).max()) >= stride:
+            small = _small(frame.thumbnail)
+            if last is not None and small.shape == last[1].shape:
+                shares.append(float((np.abs(small - last[1]) > _CHANGED).mean()))
+            last = place, small
+    return Changes(float(np.median(shares)) if shares else 0.0, len(shares))
+
+
+def _small(picture: np.ndarray) -> np.ndarray:
+    """Grey, averaged over 2 x 2 pixels."""
+    grey = picture.mean(axis=-1, dtype=np.float32)
+    rows, columns = (side // 2 * 2 for side in grey.shape)
+    return np.asarray(grey[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3)))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the robot's state changed over an episode.
+
+    Attributes:
+        name: of the proprioceptive value that was followed.
+        metres: whether it is the gripper's position; else it is in units of its own.
+        at: step number -> float64 (n,).
+        whole: how far it went in the whole episode, along its longest axis.
+    """
+
+    name: str
+    metres: bool
+    at: Mapping[int, np.ndarray]
+    whole: float
+
+    def spread(self, steps: Collection[int]) -> float:
+        """How far apart the states of some steps are, along the longest axis; 0 where fewer than two are known."""
+        known = [self.at[step] for step in steps if step in self.at]
+        return float(np.ptp(np.array(known), axis=0).max()) if len(known) > 1 else 0.0
+
+
+def motion(facts: Facts) -> Motion | None:
+    """Follow the gripper's position, or where that is not recorded the proprioceptive value that changes most."""
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for step in facts.episode.steps:
+        for name, values in step.proprio.items():
+            found.setdefault(name, {})[step.number] = np.asarray(values, dtype=np.float64).reshape(-1)
+    known: list[Motion] = []
+    for name, at in found.items():
+        sizes = {len(values) for values in at.values()}
+        if len(at) > 1 and len(sizes) == 1 and sizes != {0}:
+            stack = np.array(list(at.values()))
+            if np.isfinite(stack).all():
+                is_place = name in _PLACES and sizes == {3}
+                known.append(Motion(name, is_place, at, float(np.ptp(stack, axis=0).max())))
+    # Velocities come back to the same value everywhere, and say nothing of where the robot is.
+    known = [one for one in known if "vel" not in one.name]
+    return max(known, key=lambda one: (one.metres, one.whole), default=None)
+
+
+def repeats(view: View) -> list[tuple[int, ...]]:
+    """Places in `view.frames` that hold one and the same picture, value by value; of at least two frames each.
+
+    Pictures are compared as recorded: a thumbnail of 64 pixels through JPEG, which is the same for the same frame.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for place, frame in enumerate(view.frames):
+        groups.setdefault(hashlib.sha1(frame.thumbnail.tobytes(), usedforsecurity=False).digest(), []).append(place)
+    return [tuple(places) for places in groups.values() if len(places) > 1]
 
 
 def pixel_spread(query: Query) -> float | None:

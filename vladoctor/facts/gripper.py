@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vladoctor.facts.actions import GRIPPER, plan
+from vladoctor.facts.tokens import action_tokens, token_layout
 
 if TYPE_CHECKING:
     from vladoctor.profiles import Profile
@@ -129,23 +130,28 @@ def opening_sign(seen: Fingers) -> tuple[float | None, int, float]:
     Told by windows in which the command kept its sign and the aperture changed; None where none does, or they differ.
     """
     signs, width = seen.signs, seen.aperture
-    votes: list[tuple[float, int, float]] = []
-    for start in range(len(signs) - WINDOW):
-        part = signs[start : start + WINDOW]
-        change = float(width[start + WINDOW] - width[start])
-        # From a window's second step on, so that what an earlier command began is not counted for this one.
-        if part[0] and (part == part[0]).all() and abs(change) > MOVED:
-            before = signs[start - 1] if start else part[0]
-            if before == part[0] or abs(change) > 2 * MOVED:
-                votes.append((float(np.sign(change) * part[0]), int(seen.steps[start]), change))
-    if not votes:
+    if len(signs) <= WINDOW:
         return None, 0, 0.0
-    mean = sum(vote[0] for vote in votes) / len(votes)
-    sign = 1.0 if mean > 0 else -1.0
-    if abs(mean) < 0.6:
+    starts = np.flatnonzero(kept(signs)[WINDOW:-1] >= WINDOW)
+    change = width[starts + WINDOW] - width[starts]
+    # What an earlier command began is not to count for this one: right behind a change it has to be more.
+    before = signs[np.maximum(starts - 1, 0)]
+    telling = np.abs(change) > np.where(before == signs[starts], MOVED, 2 * MOVED)
+    votes = (np.sign(change) * signs[starts])[telling]
+    if not len(votes) or abs(votes.mean()) < 0.6:
         return None, 0, 0.0
-    first = next(vote for vote in votes if vote[0] == sign)
-    return sign, first[1], first[2]
+    sign = float(np.sign(votes.mean()))
+    first = int(starts[telling][votes == sign][0])
+    return sign, int(seen.steps[first]), float(width[first + WINDOW] - width[first])
+
+
+def kept(signs: np.ndarray) -> np.ndarray:
+    """For how many steps the command had kept its sign before each step, and behind the last: int (n + 1,)."""
+    runs = np.zeros(len(signs) + 1, dtype=int)
+    for place, sign in enumerate(signs.tolist()):
+        same_sign = place and sign == signs[place - 1]
+        runs[place + 1] = 0 if sign == 0 else runs[place] + 1 if same_sign else 1
+    return runs
 
 
 def changes(signs: np.ndarray) -> int:
@@ -156,16 +162,14 @@ def changes(signs: np.ndarray) -> int:
 
 def _decoded(episode: Episode, profile: Profile, place: int) -> Commands | None:
     """From the bins of the ids, of a loop that decodes them itself: the gripper is not un-normalised."""
-    mask = profile.get("unnorm.mask") or ()
-    if place >= len(mask) or mask[place]:
+    mask, layout = profile.get("unnorm.mask") or (), token_layout(profile)
+    if place >= len(mask) or mask[place] or layout is None:
         return None
+    executed = {step.number: step.executed for step in episode.policy_steps()}
     rows = [
-        (step.number, step.query.normalised[place], step.executed[place])
-        for step in episode.policy_steps()
-        if step.query is not None
-        and step.query.normalised is not None
-        and len(step.query.normalised) > place
-        and len(step.executed) > place
+        (tokens.step, tokens.centres[place], executed[tokens.step][place])
+        for tokens in action_tokens(episode, layout)
+        if not tokens.outside and len(executed.get(tokens.step, ())) > place
     ]
     if not rows:
         return None

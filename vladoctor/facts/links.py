@@ -30,11 +30,13 @@ from vladoctor.facts.registration import (
     MIN_SCORE,
     Match,
     Registration,
-    fits,
     follow,
     grey,
     matches,
+    outlines_of_frames,
+    outlines_of_image,
     register,
+    window_of,
 )
 from vladoctor.facts.tokens import action_tokens, token_layout
 
@@ -219,7 +221,7 @@ class _Slot:
         own = [(step, image) for step in self.steps if (image := self.images.get(step.number)) is not None]
         found = matches(facts) if slot == IMAGE else tuple(follow(own))
         self.own = {match.step: match for match in found}
-        self.scenes: dict[tuple[int, str], np.ndarray] = {}
+        self.outlines: dict[tuple[str, tuple[float, ...]], dict[int, np.ndarray]] = {}
         self.failed = 0
 
     def links(self) -> Iterator[ImageLink]:
@@ -283,13 +285,14 @@ class _Slot:
         steps = [one.number for one in near if match.camera in one.frames]
         if match.step not in steps:
             steps = [match.step, *steps]
-        scenes = np.stack([self._scene(number, match.camera) for number in steps])
-        return steps, fits(scenes, image.thumbnail, match.registration)
-
-    def _scene(self, step: int, camera: str) -> np.ndarray:
-        if (step, camera) not in self.scenes:
-            self.scenes[step, camera] = grey(self._frame(step, camera).thumbnail, 64)
-        return self.scenes[step, camera]
+        cut = window_of(match.registration, image.thumbnail)
+        # From query to query the place is the same to rounding, and most frames have been seen by the query before.
+        seen = self.outlines.setdefault((match.camera, tuple(round(part, 4) for part in cut.window)), {})
+        new = [number for number in steps if number not in seen]
+        if new:
+            scenes = np.stack([grey(self._frame(number, match.camera).thumbnail, 64) for number in new])
+            seen.update(zip(new, outlines_of_frames(cut, scenes), strict=True))
+        return steps, np.stack([seen[number] for number in steps]) @ outlines_of_image(cut, image.thumbnail)
 
     def _frame(self, step: int, camera: str) -> Frame:
         return self.steps[self.places[step]].frames[camera]
@@ -568,6 +571,7 @@ def _relations_in_words(found: ActionLinks, names: Sequence[str]) -> Iterator[st
     if lines:
         changed = "un-normalised" if found.source == "normalised" else "rescaled"
         yield f"{', '.join(lines)} {'is' if len(lines) == 1 else 'are'} {changed}"
-    for name, relation in zip(names, found.relations, strict=True):
+    # Of another value than the gripper, which is the last, it only says that it took two values so far.
+    for name, relation in zip(names[-1:], found.relations[-1:], strict=True):
         if relation.kind == "two":
             yield f"{name} becomes {relation.low:g} up to {relation.threshold:.2g} and {relation.high:g} above"

@@ -110,7 +110,11 @@ def follows_template(use: PromptUse, profile: Profile, language: str) -> bool:
     if use.text is None:
         return False
     said = instruction_in(without_harmless_space(use, profile.get("prompt.append_id")), profile.get("prompt.template"))
-    if said is None or said != " ".join(said.split()) or said != expected_instruction(profile, said):
+    if said is None:
+        return False
+    if is_placeholder(said) or _SCENE.match(said):
+        return True
+    if said != " ".join(said.split()) or said != expected_instruction(profile, said):
         return False
     return said.lower() != language.lower() or said == expected_instruction(profile, language)
 
@@ -135,6 +139,102 @@ def followed_profile(prompt: str, than: Profile) -> str | None:
         if words and template != own and instruction_in(prompt.strip(), template) is not None:
             return name
     return None
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """The words that one or more queries told the policy.
+
+    Attributes:
+        words: without the template around them; None where the prompt follows no template that is known.
+        prompt: the text that they were found in.
+        steps: numbers of the steps.
+    """
+
+    words: str | None
+    prompt: str
+    steps: tuple[int, ...]
+
+
+def instructions_said(episode: Episode, profile: Profile) -> list[Instruction]:
+    """The distinct instructions of an episode, in order of their first use; queries without any text are left out."""
+    steps: dict[tuple[str | None, str], list[int]] = {}
+    known: dict[str, str | None] = {}
+    for step, query in episode.queries():
+        asked = query.options.get("instruction")
+        if isinstance(asked, str):
+            # What a client hands over, before anything is made of it.
+            steps.setdefault((asked, asked), []).append(step)
+        elif query.prompt is not None:
+            text = query.prompt
+            if text not in known:
+                known[text] = _words_in(text, profile)
+            steps.setdefault((known[text], text), []).append(step)
+    return [Instruction(words, text, tuple(numbers)) for (words, text), numbers in steps.items()]
+
+
+def _words_in(prompt: str, profile: Profile) -> str | None:
+    others = {str(load_profile(name).get("prompt.template") or "") for name in profile_names()}
+    others = {template for template in others if template.replace(SLOT, "").strip()}
+    for template in [profile.get("prompt.template"), *sorted(others)]:
+        words = template and words_of(prompt, template)
+        if words is not None and template:
+            return str(words)
+    return None
+
+
+def plain(text: str) -> str:
+    """Words in lower case, a space between any two."""
+    return " ".join(text.lower().split())
+
+
+def is_placeholder(words: str) -> bool:
+    """Whether words stand where an instruction was to be put in, or say that there is none."""
+    bare = plain(words).strip("\"'`")
+    return bare in _PLACEHOLDERS or bool(_SLOT_LEFT.fullmatch(bare)) or bool(re.fullmatch(r"[.x_?-]{2,}", bare))
+
+
+def without_marks(words: str) -> str:
+    """Words without punctuation and quotation marks at their ends."""
+    return plain(words).strip(" .,;:!?\"'`")
+
+
+def without_wrapping(words: str) -> str:
+    """Words that were written out as a list, a tuple or bytes, without what Python puts around them."""
+    found = re.fullmatch(r"[\[(\s]*b?(['\"]?)(.*?)\1,?[\])\s]*", plain(words))
+    return found[2] if found else plain(words)
+
+
+def from_file_name(words: str) -> tuple[str, list[str]]:
+    """An instruction that was made of a file's name, and what of the name was left in it."""
+    text, left = plain(words), []
+    if "_" in text:
+        text, left = plain(text.replace("_", " ")), ["underscores"]
+    text = text.rsplit("/", 1)[-1]
+    found = re.search(r"(\.bddl|\.hdf5|[ .]demo(\.hdf5)?)$", text)
+    if found:
+        text, left = text[: found.start()], [*left, f"the ending `{found[0].strip()}`"]
+    scene = _SCENE.match(text)
+    if scene:
+        text, left = text[scene.end() :], [*left, f"the scene (`{scene[0].strip()}`)"]
+    return plain(text), left
+
+
+_PLACEHOLDERS = frozenset(
+    {
+        "none", "null", "nan", "nil", "todo", "tbd", "fixme", "n/a", "na", "xxx", "undefined", "instruction",
+        "instructions", "task", "prompt", "string", "text", "lang", "language", "description", "placeholder", "dummy",
+        "default", "task description", "task_description", "language instruction", "language_instruction",
+        "task instruction", "your instruction here", "instruction here", "insert instruction here", "your task here",
+        "no instruction",
+        "no task", "the instruction", "default task", "dummy task",
+    }
+)  # fmt: skip
+_SLOT_LEFT = re.compile(r"[<\[{]+[^<>\[\]{}'\"]*[>\]}]+|<.* (object|function|method|class) .*>|\$\w+|%\(?\w*\)?s")
+"""`{instruction}`, `<INSTRUCTION>`, `[task]`, `%s`, `$TASK`; and what Python writes of an object."""
+
+_SCENE = re.compile(r"(?:[a-z]+[ _]){0,3}scene[ _]?\d+[ _]", re.IGNORECASE)
+"""What names of tasks of libero_90 and libero_10 begin with: KITCHEN_SCENE3_."""
 
 
 def visible(text: str, *, spaces: bool = True) -> str:

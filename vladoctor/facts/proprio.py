@@ -93,6 +93,11 @@ def axis_angle(quaternions: np.ndarray) -> np.ndarray:
     return turned
 
 
+def known(layout: Sequence[str]) -> bool:
+    """Whether every element of a layout can be made of an observation here."""
+    return set(layout) <= {name for names in PARTS.values() for name in names} | {"0"}
+
+
 def given_slots(episode: Episode) -> dict[str, int]:
     """Names of the vectors that queries were given -> their sizes, those of a server's own transforms left out."""
     slots: dict[str, int] = {}
@@ -109,8 +114,7 @@ def states(episode: Episode, layout: Sequence[str], slot: str) -> States | None:
     Args:
         layout: names of the elements: x y z, ax ay az, qx qy qz qw, gripper_0 gripper_1, "0".
     """
-    known = {name for names in PARTS.values() for name in names} | {"0"}
-    if not set(layout) <= known:
+    if not known(layout):
         return None
     made = {step.number: _observed(step.proprio) for step in episode.steps}
     full = {number: _lay_out(layout, one) for number, one in made.items() if one is not None}
@@ -267,7 +271,10 @@ def _rotations(q: np.ndarray) -> Iterator[tuple[Form, np.ndarray]]:
     yield Form("the first three numbers of the quaternion", f"{want}."), q[:, :3]
     for angle in (90.0, -90.0, 180.0):
         turn = Rotation.from_euler("z", angle, degrees=True)
-        told = f"{want}, read where the data's was: robosuite takes the position from the site and the quaternion from the body."
+        told = (
+            f"{want}, read where the data's was: robosuite takes the position from the site and the quaternion from "
+            "the body."
+        )
         for values in ((rotation * turn).as_quat(), (turn * rotation).as_quat()):
             for sign in (1.0, -1.0):
                 yield Form(f"that of a frame turned by {angle:.0f} degrees about z", told), axis_angle(sign * values)

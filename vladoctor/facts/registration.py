@@ -238,6 +238,42 @@ def confirm(raw: np.ndarray, image: np.ndarray, known: Registration) -> Registra
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What a frame and an image that was registered to it both show.
+
+    Attributes:
+        undo: the element that turns the image as the frame is.
+        window: of the frame: top, height, left, width, as fractions.
+        content: of the image, what is not padding: top left and bottom right, (2, 2).
+    """
+
+    undo: str
+    window: tuple[float, float, float, float]
+    content: np.ndarray
+
+    def of_frames(self, scenes: np.ndarray, size: int) -> np.ndarray:
+        """Cut frames, float32 (n, 64, 64), each `grey(frame, 64)`: float32 (n, size, size)."""
+        top, height, left, width = self.window
+        rows, columns = (
+            _weights(_GRID, size, np.array(start), np.array(side)) for start, side in ((top, height), (left, width))
+        )
+        return np.asarray(rows @ scenes @ columns.T)
+
+    def of_image(self, image: np.ndarray, size: int) -> np.ndarray:
+        """Cut and turn an image, uint8 (h, w, 3): float32 (size, size)."""
+        (first, low), (last, high) = np.rint(self.content * image.shape[:2]).astype(int)
+        return np.asarray(_shrink(apply(self.undo, grey(image[first:last, low:high], _GRID))[None], size)[0])
+
+
+def window_of(known: Registration, image: np.ndarray) -> Cut:
+    """What images that lie as `known` says show of the frame; one of them tells its padding."""
+    content = _content(image) if max(known.scales) > _PADDED else _WHOLE
+    corners = np.array(known.offset) + content * np.array(known.scales)
+    undo = inverse(known.element)
+    return Cut(undo, _window(np.sort(move_points(undo, corners), axis=0)), content)
+
+
 def fits(scenes: np.ndarray, image: np.ndarray, known: Registration) -> np.ndarray:
     """How well an image fits several frames, at the place where it was found on one of them.
 
@@ -247,17 +283,18 @@ def fits(scenes: np.ndarray, image: np.ndarray, known: Registration) -> np.ndarr
     Returns:
         float32 (n,), scores as `Registration.score`.
     """
-    content = _content(image) if max(known.scales) > _PADDED else _WHOLE
-    corners = np.array(known.offset) + content * np.array(known.scales)
-    undo = inverse(known.element)
-    top, height, left, width = _window(np.sort(move_points(undo, corners), axis=0))
-    (first, low), (last, high) = np.rint(content * image.shape[:2]).astype(int)
-    wanted = _shrink(apply(undo, grey(image[first:last, low:high], _GRID))[None], _FINAL)
-    rows, columns = (
-        _weights(_GRID, _FINAL, np.float32(start), np.float32(side)) for start, side in ((top, height), (left, width))
-    )
-    seen = _normalise(_local_contrast(rows @ scenes @ columns.T))
-    return np.asarray(seen @ _normalise(_local_contrast(wanted))[0])
+    cut = window_of(known, image)
+    return np.asarray(outlines_of_frames(cut, scenes) @ outlines_of_image(cut, image))
+
+
+def outlines_of_frames(cut: Cut, scenes: np.ndarray) -> np.ndarray:
+    """What `fits` compares, of frames as it takes them: float32 (n, values), each of unit length."""
+    return _normalise(_local_contrast(cut.of_frames(scenes, _FINAL)))
+
+
+def outlines_of_image(cut: Cut, image: np.ndarray) -> np.ndarray:
+    """The same of the image: float32 (values,)."""
+    return np.asarray(_normalise(_local_contrast(cut.of_image(image, _FINAL)[None]))[0])
 
 
 def aligned(raw: np.ndarray, image: np.ndarray, found: Registration, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -268,15 +305,19 @@ def aligned(raw: np.ndarray, image: np.ndarray, found: Registration, size: int) 
     """
     start, side = np.array(found.offset), np.array(found.scales)
     low, high = np.clip(start, 0.0, 1.0), np.clip(start + side, 0.0, 1.0)
-    return _part(apply(found.element, raw), low, high, size), _part(image, (low - start) / side, (high - start) / side, size)
+    return _part(apply(found.element, raw), low, high, size), _part(
+        image, (low - start) / side, (high - start) / side, size
+    )
 
 
 def _part(frame: np.ndarray, low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
     rows, columns = (
-        _weights(sides, size, np.float32(first), np.float32(last - first))
+        _weights(sides, size, np.array(first), np.array(last - first))
         for sides, first, last in zip(frame.shape[:2], low, high, strict=True)
     )
-    return np.stack([rows @ frame[..., index].astype(np.float32) @ columns.T for index in range(frame.shape[2])], axis=-1)
+    return np.stack(
+        [rows @ frame[..., index].astype(np.float32) @ columns.T for index in range(frame.shape[2])], axis=-1
+    )
 
 
 def grey(frame: np.ndarray, size: int) -> np.ndarray:

@@ -163,6 +163,7 @@ def _fill(step: Step, answer: Step) -> Step:
         chunk=chunk,
         options=options,
         vision_calls=theirs.vision_calls if theirs.vision_calls is not None else ours.vision_calls,
+        model=theirs.model or ours.model,
     )
     timings = {**step.timings, **{f"server {stage}": value for stage, value in answer.timings.items()}}
     return replace(step, query=query, timings=timings)

@@ -517,6 +517,7 @@ def candidates(
     for found in own:
         yield from misuses(found)
         yield from (use(found, how) for how in list(DECODES)[1:])
+    yield from (Candidate(None, IDENTITY, np.ones(size), np.zeros(size), how) for how in list(DECODES)[1:])
     yield from map(use, others)
     for found in others:
         yield from misuses(found)

@@ -25,6 +25,10 @@ DECODES = {
     "edges": "bin edges k/255, as RT-1",
     "256 centres": "256 bin centres",
     "padded vocabulary": "255 bin centres, counted down from the padded vocabulary",
+    "ascending": "255 bin centres, counted up from the first action id",
+    "ascending edges": "bin edges k/255, counted up from the first action id, as RT-1",
+    "one bin up": "255 bin centres, one bin too high (vocabulary - id)",
+    "one bin down": "255 bin centres, one bin too low (vocabulary - id - 2)",
 }
 """Ways from ids to normalised values that are found in the wild. Sources of the wrong ones:
 google-research/robotics_transformer@4569641 tokenizers/action_tokenizer.py:150-153 (edges), a LIBERO decoder that
@@ -106,8 +110,17 @@ def decode(ids: np.ndarray, layout: TokenLayout, how: str = "centres") -> np.nda
         return -1.0 + 2.0 * np.clip(layout.vocabulary - 1 - np.asarray(ids), 0, steps) / steps
     if how == "256 centres":
         return -1.0 + (2.0 * np.clip(layout.vocabulary - 1 - np.asarray(ids), 0, steps) + 1.0) / layout.bins
-    if how == "padded vocabulary":
-        return -1.0 + (2.0 * np.clip(layout.rows - 1 - np.asarray(ids), 0, steps - 1) + 1.0) / steps
+    if how == "ascending edges":
+        return -1.0 + 2.0 * np.clip(np.asarray(ids) - layout.first, 0, steps) / steps
+    if how == "ascending":
+        return -1.0 + (2.0 * np.clip(np.asarray(ids) - layout.first, 0, steps - 1) + 1.0) / steps
+    start = {
+        "padded vocabulary": layout.rows,
+        "one bin up": layout.vocabulary + 1,
+        "one bin down": layout.vocabulary - 1,
+    }
+    if how in start:
+        return -1.0 + (2.0 * np.clip(start[how] - 1 - np.asarray(ids), 0, steps - 1) + 1.0) / steps
     return -1.0 + (2.0 * bin_numbers(ids, layout) + 1.0) / steps
 
 
@@ -152,3 +165,42 @@ def _of_query(step: int, query: Query, layout: TokenLayout) -> ActionTokens:
         centres=decode(np.array(ids), layout),
         bins=bin_numbers(np.array(ids), layout),
     )
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """The ids of one prompt, as they were given to the model and as the model's own code passed them on.
+
+    Attributes:
+        text: what the processor was given; None where only ids were seen.
+        given: ids without masked ones.
+        added: what the model's code put behind them before it generated; None where that was not seen.
+        padding: how many ids were masked: in front, between others, behind.
+        steps: numbers of the steps.
+    """
+
+    text: str | None
+    given: tuple[int, ...]
+    added: tuple[int, ...] | None
+    padding: tuple[int, int, int]
+    steps: tuple[int, ...]
+
+    @property
+    def final(self) -> tuple[int, ...] | None:
+        """What the model generated from; None where that was not seen."""
+        return None if self.added is None else (*self.given, *self.added)
+
+
+def prompts_given(episode: Episode) -> list[PromptIds]:
+    """The distinct prompts of an episode of which ids were recorded, in order of their first use."""
+    steps: dict[tuple[str | None, tuple[int, ...], tuple[int, ...] | None, tuple[int, int, int]], list[int]] = {}
+    for step, query in episode.queries():
+        if not query.input_ids:
+            continue
+        added = query.options.get("prompt_ids_added")
+        if added is None and query.boundary == "generate":
+            added = ()
+        left, inside, right = query.options.get("padding") or (0, 0, 0)
+        key = (query.prompt, tuple(query.input_ids), None if added is None else tuple(added), (left, inside, right))
+        steps.setdefault(key, []).append(step)
+    return [PromptIds(*key, tuple(numbers)) for key, numbers in steps.items()]

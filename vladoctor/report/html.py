@@ -198,7 +198,7 @@ def _of_the_run(finding: Finding, episodes: str) -> Verdict:
 def _acquittal(result: RunResult) -> Verdict:
     """The verdict where nothing was found: the whole loop is acquitted only if every stage of it was judged."""
     diagnoses = result.diagnoses
-    unseen = [stage["name"] for stage in _chain(result) if stage["state"] == "unseen"]
+    unseen = [stage["name"] for stage in _chain(result) if stage["state"] in ("unseen", "hidden")]
     if not unseen:
         words = "Healthy: the loop is as this checkpoint expects; what is left is the policy."
         return Verdict("ok", words, [_coverage(diagnoses)])
@@ -385,10 +385,12 @@ def _chain(result: RunResult) -> list[dict[str, str]]:
     consequences = [finding for finding in result.findings if finding.explained_by]
     said = [*(check for diagnosis in result.diagnoses for check in diagnosis.results), *result.overall.results]
     passed = {check.code for check in said if check.state == "passed" and check.judged}
+    # A check may pass on what it found elsewhere: the model's images for want of frames, say.
+    hidden = {one.stage for one in seen.of_run(result.diagnoses) if one.state == UNSEEN}
     chain = []
     for stage in Stage:
         codes = ", ".join(sorted(code for code in passed if stage_of.get(code) is stage))
-        state = "ok" if codes else "unseen"
+        state = "hidden" if stage.value in hidden else "ok" if codes else "unseen"
         for kind, findings in (("follows", consequences), ("broken", roots)):
             here = [finding for finding in findings if finding.stage is stage]
             if here:

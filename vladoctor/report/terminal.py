@@ -366,7 +366,10 @@ class _Summary:
             last = check.error.strip().rsplit("\n", 1)[-1]
             text = Text(f"{check.code} {check.name} crashed {where}: {last}", overflow="fold")
             yield _hang("! ", text, style="bold magenta")
-            advice = "This is a defect of the check, not of your loop; its traceback is in the JSON report."
+            advice = (
+                "This is a defect of the check, not of your loop; its traceback is in the JSON report. "
+                "more: vladoctor explain VD901"
+            )
             yield Padding(Text(advice, style="dim"), (0, 0, 0, 2))
 
     def _notes(self) -> Iterable[RenderableType]:

@@ -6,7 +6,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-NAMES = ("run", "report", "finding")
+NAMES = ("run", "report", "finding", "matrix")
 
 
 def load_schema(name: str) -> dict[str, Any]:

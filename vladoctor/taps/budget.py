@@ -8,6 +8,7 @@ that wait fill the memory.
 
 from __future__ import annotations
 
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,7 @@ FREE = 0.0005
 """Seconds a step that are never too much: a loop with steps this short is no closed loop of a large model."""
 
 WINDOW = 20
-"""Steps over which times are averaged."""
+"""Steps over which the median is taken."""
 
 MOST_WAITING = 64
 """Steps that may wait for the worker; with two cameras of 256 px they are 25 MB."""
@@ -46,7 +47,7 @@ class Budget:
         self.shed: tuple[str, ...] = ()
         self.steps = 0
         self.own = self.taken = 0.0
-        self._window = [0.0, 0.0]
+        self._window: list[tuple[float, float]] = []
         self._last: float | None = None
 
     def keeps(self, what: str) -> bool:
@@ -70,13 +71,14 @@ class Budget:
             return None
         self.own += own
         self.taken += now - last - own
-        self._window[0] += own
-        self._window[1] += now - last - own
+        self._window.append((own, now - last - own))
         too_many = backlog > MOST_WAITING
         if self.steps % WINDOW and not too_many:
             return None
-        (taps, program), self._window = self._window, [0.0, 0.0]
-        too_much = taps > max(self.limit * program, FREE * WINDOW)
+        # Medians: the first query loads kernels, and a reset between two steps is no step's.
+        taps, program = (median(column) for column in zip(*self._window, strict=True))
+        self._window.clear()
+        too_much = taps > max(self.limit * program, FREE)
         if not (too_much or too_many) or len(self.shed) == len(ORDER):
             return None
         self.shed = ORDER[: len(self.shed) + 1]

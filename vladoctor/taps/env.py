@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from vladoctor.taps.patch import undo_all, wrap
 from vladoctor.taps.recorder import Recorder, describe, numbers
+from vladoctor.taps.rendering import gl_facts
 
 PROPRIO = (
     "robot0_eef_pos",
@@ -17,6 +20,9 @@ PROPRIO = (
     "robot0_joint_pos",
 )
 """Observations that are recorded besides the frames: metres, quaternion xyzw, metres, metres/s, radians."""
+
+START_STATE = "start_state"
+"""Call under which the simulator's state before an episode's first step is kept."""
 
 
 def watch_env(
@@ -35,6 +41,7 @@ def watch_env(
         proprio: names of observations to keep, where there are such.
     """
     depth = 0
+    begun = False
 
     def look(obs: Any) -> None:
         if not isinstance(obs, Mapping):
@@ -50,7 +57,13 @@ def watch_env(
         def step(*args: Any, **kwargs: Any) -> Any:
             if not recorder.active:
                 return original(*args, **kwargs)
+            nonlocal begun
             with recorder.tap:
+                if not begun:
+                    begun = True
+                    state = simulator_state(inner)
+                    if state is not None:
+                        recorder.called(START_STATE, state=state)
                 recorder.acting(args[0] if args else kwargs.get("action"))
             began = perf_counter()
             try:
@@ -81,7 +94,7 @@ def watch_env(
     ) -> Callable[..., Any]:
         def tap(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
-                nonlocal depth
+                nonlocal depth, begun
                 if not recorder.active:
                     return original(*args, **kwargs)
                 depth += 1
@@ -98,6 +111,7 @@ def watch_env(
                     with recorder.tap:
                         recorder.called(name, **describe_call(result, *args, **kwargs))
                         if observes:
+                            begun = False
                             look(result[0] if isinstance(result, tuple) and result else result)
                     recorder.mark("observed")
                 return result
@@ -113,10 +127,36 @@ def watch_env(
         (inner, "reset", _nothing, True),
         (env, "set_init_state", _state, True),
         (env, "check_success", _answer, False),
+        (env, "seed", _seed, False),
     ):
         if callable(getattr(owner, name, None)):
             undo.append(wrap(owner, name, tap_call(name, facts, observes)))
     return recorder.attach(lambda: undo_all(undo))
+
+
+def simulator_state(env: Any) -> list[float] | None:
+    """Time, positions and velocities of a robosuite environment's simulator, as `set_init_state` takes them."""
+    try:
+        return list(numbers(env.sim.get_state().flatten()))
+    except Exception:  # noqa: BLE001 - another simulator, or one that is closed
+        return None
+
+
+def environment_facts(env: Any) -> dict[str, Any]:
+    """What a robosuite environment was made with, as `records.Episode.task` wants it; what is not known is left out.
+
+    Returns:
+        control_freq (Hz), environment_horizon (control steps after which it refuses another), model_timestep (seconds),
+        and `gl`: how it draws, see `taps.rendering.gl_facts`.
+    """
+    below = getattr(env, "env", env)
+    found = {
+        "control_freq": getattr(below, "control_freq", None),
+        "environment_horizon": getattr(below, "horizon", None),
+        "model_timestep": getattr(below, "model_timestep", None),
+    }
+    facts: dict[str, Any] = {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
+    return {**facts, "gl": gl_facts()}
 
 
 def camera_geometry(env: Any, cameras: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -162,6 +202,11 @@ def _nothing(result: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
 def _state(result: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
     state = args[0] if args else next(iter(kwargs.values()), None)
     return {"state": list(numbers(state))} if state is not None else {}
+
+
+def _seed(result: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+    seed = args[0] if args else next(iter(kwargs.values()), None)
+    return {"seed": int(seed)} if isinstance(seed, (int, np.integer)) else {}
 
 
 def _answer(result: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:

@@ -4,18 +4,18 @@ Of every generated token three numbers are kept, from the logits that the output
 mass on the action ids, the log-probability by which the best id leads, and the entropy within the action ids. Where it
 is not known which ids are actions, only the second.
 
-On a CPU they, and what is measured on the image, are computed by the worker (`vladoctor.taps.worker`) from copies, row
-by row through memory that is kept, because fresh arrays of that size cost more than the arithmetic. On a GPU the
-arithmetic is queued with the query's own, on the stream of the program, and the results copied to pinned memory without
-waiting. The program waits for its ids anyway; the values are taken once an event says that they are there, if need be a
-step later. No call here synchronises.
+All of it is computed by the worker (`vladoctor.taps.worker`), from copies; on a CPU row by row through memory that is
+kept, because fresh arrays of that size cost more than the arithmetic. On a GPU the copies are queued with the query's
+own kernels. Once an event says that they are there, if need be a step later, the worker computes on a stream of its own
+and copies the results to pinned memory. No call here synchronises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -216,27 +216,6 @@ class ModelImages:
             else:
                 query.image = made
 
-        if pixels.is_cuda:
-            with torch.inference_mode():
-                values = pixels.float()
-                mean, low, high = values.mean((1, 2)), values.amin((1, 2)), values.amax((1, 2))
-                found = {"mean": mean, "low": low, "high": high}
-                if image:
-                    if known is not None:
-                        scale, shift = known.constants(pixels.device)
-                    else:
-                        bottom, top = low[:3].min(), high[:3].max()
-                        scale = 255.0 / (top - bottom)
-                        shift = 0.5 - bottom * scale
-                    if small:
-                        pooled = torch.nn.functional.avg_pool2d(values[:3], factor)
-                        found["small"] = _bytes_on_gpu(pooled, scale, shift)
-                    if full:
-                        found["full"] = _bytes_on_gpu(values[:3], scale, shift)
-                for name, one in found.items():
-                    asked.fetch(one, lambda landed, name=name: taken.update({name: landed.numpy()}))  # type: ignore[misc]
-            asked.then(finish)
-            return
         # A copy, since the program may use its memory again; what it takes to measure it can wait.
         copy = pixels.detach().clone()
 
@@ -253,7 +232,28 @@ class ModelImages:
                     taken["full"] = _to_bytes(array[:3], *factors)
             finish()
 
-        asked.then(measure)
+        def measure_on_gpu() -> None:
+            with torch.inference_mode():
+                values = copy.float()
+                found = {"mean": values.mean((1, 2)), "low": values.amin((1, 2)), "high": values.amax((1, 2))}
+                if image:
+                    if known is not None:
+                        scale, shift = known.constants(copy.device)
+                    else:
+                        bottom, top = found["low"][:3].min(), found["high"][:3].max()
+                        scale = 255.0 / (top - bottom)
+                        shift = 0.5 - bottom * scale
+                    if small:
+                        pooled = torch.nn.functional.avg_pool2d(values[:3], factor)
+                        found["small"] = _bytes_on_gpu(pooled, scale, shift)
+                    if full:
+                        found["full"] = _bytes_on_gpu(values[:3], scale, shift)
+            for name, one in found.items():
+                asked.fetch(one, lambda landed, name=name: taken.update({name: landed.numpy()}))  # type: ignore[misc]
+            asked.then(finish)
+
+        asked.keep(copy)
+        asked.then(measure_on_gpu if copy.is_cuda else measure)
 
 
 def _picture(
@@ -311,6 +311,9 @@ def _bytes_on_gpu(pixels: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
 class Asked:
     """One call of the policy, and what is still to be done for it: from a GPU, once an event has passed.
 
+    The program's thread only copies and records an event on its own stream. What was asked for is done by whoever calls
+    `complete`, the worker as a rule: once the copies are there, and on a stream beside the program's.
+
     Attributes:
         queries: one a row of the batch; empty until the number of rows is known.
     """
@@ -318,6 +321,7 @@ class Asked:
     def __init__(self) -> None:
         self.queries: list[Query] = []
         self._steps: list[Callable[[], None]] = []
+        self._last: list[Callable[[], None]] = []
         self._kept: list[torch.Tensor] = []
         self._events: list[torch.cuda.Event] = []
 
@@ -333,27 +337,58 @@ class Asked:
         self._kept.append(values)
         self.then(lambda: use(landing))
 
+    def keep(self, values: torch.Tensor) -> None:
+        """Have what is asked for wait until these values are there."""
+        self._kept.append(values)
+
     def then(self, use: Callable[[], None]) -> None:
-        """Have `use` called, after what was asked for before."""
+        """Have `use` called, after what was asked for before. It may fetch and ask for more."""
         self._steps.append(use)
 
+    def at_last(self, use: Callable[[], None]) -> None:
+        """Have `use` called when everything else has been done."""
+        self._last.append(use)
+
     def seal(self) -> None:
-        """Nothing more will be asked for."""
+        """Nothing more will be asked for, for now."""
         import torch
 
-        for device in {values.device for values in self._kept}:
+        for device in {values.device for values in self._kept if values.is_cuda}:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(device))
             self._events.append(event)
 
     def complete(self) -> bool:
         """Fill in the query, if everything is there."""
-        if not all(event.query() for event in self._events):
-            return False
-        for use in self._steps:
+        while self._steps or self._events:
+            if not all(event.query() for event in self._events):
+                return False
+            steps, self._steps = self._steps, []
+            # Kept until here, so that their memory is not given to others while another stream reads it.
+            kept, self._kept = self._kept, []
+            self._events = []
+            with _aside(next((values.device for values in kept if values.is_cuda), None)):
+                for use in steps:
+                    use()
+                self.seal()
+        last, self._last = self._last, []
+        for use in last:
             use()
-        self._steps, self._kept = [], []
         return True
+
+
+_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _aside(device: torch.device | None) -> AbstractContextManager[Any]:
+    """Work on a stream of our own, so that nothing of ours is queued between the program's kernels."""
+    import torch
+
+    if device is None:
+        return nullcontext()
+    if device not in _streams:
+        _streams[device] = torch.cuda.Stream(device)
+    return torch.cuda.stream(_streams[device])
 
 
 def _pool(pixels: np.ndarray, factor: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from vladoctor.records import Query
 from vladoctor.taps.budget import TOKENS
-from vladoctor.taps.checkpoint import action_bins, checkpoint_facts
+from vladoctor.taps.checkpoint import action_bins, checkpoint_facts, inputs_state, model_state
 from vladoctor.taps.measure import Asked, ModelImages, Normalisation, TokenStatistics
 from vladoctor.taps.patch import Undo, undo_all, wrap
 from vladoctor.taps.processors import given_to, normalisation_of, parameters, processed
@@ -34,6 +34,10 @@ ACTION_IDS = (31744, 31999)
 """First and last action id of OpenVLA. Source: openvla/openvla@c8f03f4, modeling_prismatic.py:504."""
 
 METHODS = ("predict_action", "generate")
+
+PADDING, ADDED = "padding", "prompt_ids_added"
+"""Options of a query: how many ids of its prompt were masked in front, inside and behind (absent where none were), and
+what the model's own code put behind them (absent where `generate` was not seen inside of another call)."""
 
 _VISION = ("vision_backbone", "vision_tower", "vision_model", "visual", "vision_encoder", "image_encoder")
 """Names of vision towers in transformers and in remote code."""
@@ -199,6 +203,7 @@ class Policy:
         self._describes: bool | None = None if self.foreign else False
         self._told: Normalisation | None = None
         self._compiled: tuple[int, bool] = (-1, False)
+        self._training: bool | None = None
 
     def call(self, boundary: str, model: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call one of the model's methods for the program, and record it.
@@ -241,20 +246,29 @@ class Policy:
         """Take what the model is given, before it is given to it, and put the hooks on."""
         import torch
 
-        first, call.arguments, call.earlier = call.first, arguments, call.first.generations
+        recorder, first = self.recorder, call.first
+        call.arguments, call.earlier = arguments, first.generations
         if call.outermost:
             if self._describes is None:
                 self._describes = self.describe(model)
             call.describes = self._describes
+            if self._training is not bool(model.training):
+                self._training = bool(model.training)
+                call.model = {**model_state(model), **inputs_state(model, arguments)}
+                if call.describes:
+                    recorder.learn(checkpoint={"training": self._training, "state": call.model})
         ids, pixels = arguments.get("input_ids", arguments.get("inputs")), arguments.get("pixel_values")
         ids = ids if isinstance(ids, torch.Tensor) and ids.dim() == 2 and not ids.is_floating_point() else None
         if not first.queries:
             given = (ids, arguments.get("inputs_embeds"), pixels)
             rows = next((len(one) for one in given if isinstance(one, torch.Tensor) and one.dim() > 1), 0)
             first.queries = [Query() for _ in range(rows)]
-        if ids is not None and not first.saw_ids and len(ids) == len(first.queries):
-            first.saw_ids = True
-            self.take_ids(first, ids, arguments.get("attention_mask"))
+        if ids is not None and len(ids) == len(first.queries):
+            if not first.saw_ids:
+                first.saw_ids, first.prompt_length = True, ids.shape[1]
+                self.take_ids(first, ids, arguments.get("attention_mask"))
+            elif call.boundary == "generate" and ids.shape[1] >= first.prompt_length:
+                self.take_added(first, ids[:, first.prompt_length :])
         if pixels is not None and not first.saw_pixels and first.queries:
             first.saw_pixels = True
             self.take_pixels(first, pixels)
@@ -328,10 +342,21 @@ class Policy:
         def store(found: torch.Tensor) -> None:
             for query, row, seen in zip(first.queries, found.tolist(), shown, strict=True):
                 query.input_ids = tuple(row if seen is None else [one for one, real in zip(row, seen) if real])  # noqa: B905
+                if seen is not None and not all(seen):
+                    query.options = {**query.options, PADDING: _padding(seen)}
 
         if isinstance(mask, torch.Tensor) and mask.shape == ids.shape:
             first.asked.fetch(mask.detach(), keep)
         first.asked.fetch(ids.detach(), store)
+
+    def take_added(self, first: _Call, added: torch.Tensor) -> None:
+        """Take what the model's own code has put behind the prompts before it generates, (rows, 0 or more)."""
+
+        def store(found: torch.Tensor) -> None:
+            for query, row in zip(first.queries, found.tolist(), strict=True):
+                query.options = {**query.options, ADDED: row}
+
+        first.asked.fetch(added.detach(), store)
 
     def take_pixels(self, first: _Call, pixels: Any) -> None:
         """Take the images of every row."""
@@ -409,10 +434,9 @@ class Policy:
             )
             return
         first.device = logits[0].device
-        if logits[0].is_cuda:
-            self.tokens.take(logits, queries, first.asked)
-        else:
-            first.asked.then(lambda: self.tokens.take(logits, queries, first.asked))
+        for one in logits:
+            first.asked.keep(one)
+        first.asked.then(lambda: self.tokens.take(logits, queries, first.asked))
 
     def end(self, call: _Call, result: Any, elapsed: float) -> None:
         """Close the query with its answer."""
@@ -431,13 +455,14 @@ class Policy:
         for query in queries:
             query.boundary = call.boundary
             query.options = {**call.options, **query.options}
+            query.model = call.model
             if call.sees_vision:
                 query.vision_calls = call.vision_calls
         for name, values in call.proprio.items():
             if values is not None:
                 asked.fetch(values, partial(_store_state, queries, name))
         self.take_answer(call, result)
-        asked.then(partial(self.finish, queries))
+        asked.at_last(partial(self.finish, queries))
         asked.seal()
         recorder.asked_all(queries, complete=asked.complete, memory=memory)
 
@@ -496,8 +521,10 @@ class _Call:
         self.asked = Asked()
         self.queries: list[Query] = []
         self.options: dict[str, Any] = {}
+        self.model: dict[str, Any] = {}
         self.proprio: dict[str, torch.Tensor | None] = {}
         self.describes = self.saw_ids = self.saw_pixels = self.sees_vision = False
+        self.prompt_length = 0
         self.logits: list[torch.Tensor] = []
         self.device: torch.device | None = None
         self.vision_calls = 0
@@ -742,6 +769,15 @@ def _names(function: Callable[..., Any]) -> Sequence[str]:
     if isinstance(function, partial):
         return parameters(function.func)[len(function.args) :]
     return parameters(getattr(function, "__func__", function))[1 if hasattr(function, "__func__") else 0 :]
+
+
+def _padding(shown: Sequence[int]) -> list[int]:
+    """How many ids of a prompt are masked: in front, between others, behind."""
+    real = [place for place, one in enumerate(shown) if one]
+    if not real:
+        return [len(shown), 0, 0]
+    left, right = real[0], len(shown) - 1 - real[-1]
+    return [left, len(shown) - left - right - len(real), right]
 
 
 def _shape(values: Any) -> str:

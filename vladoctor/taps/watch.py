@@ -628,6 +628,16 @@ class Watch:
         self._pending.remove(found)
         return found
 
+    def failed_queries(self, stream: Stream) -> list[dict[str, Any]]:
+        """What the policy's side raised since the stream's last step, when its episode ends: no step will take it."""
+        if len(self.streams()) > 1:
+            return []
+        failed = [one for one in self._pending if any("raised" in said for said in one.said)]
+        self._pending = [one for one in self._pending if one not in failed]
+        found = [said for one in failed for said in one.said] + [said for said in self._said if "raised" in said]
+        self._said = [said for said in self._said if "raised" not in said]
+        return found
+
     def _spread(self, size: int | None) -> None:
         """Before a vector environment steps: as many queries as it has places, asked one by one, are its rows."""
         alone = [pending for pending in self._pending if pending.place is None]
@@ -906,6 +916,7 @@ class Stream:
         recorder.errors += [problem for problem in self.watch.errors if problem not in recorder.errors]
         if self._success is None:
             recorder.errors.append("the environment says nothing of success; it counts as not reached")
+        self._said += self.watch.failed_queries(self)
         if self._said:
             self._task["calls_after"], self._said = self._said, []
         self.watch.budget.pause()

@@ -23,6 +23,7 @@ LIBRARIES = (
     "stable_baselines3",
     "torch",
     "transformers",
+    "loading",
     "lerobot",
     "openpi",
     "http",

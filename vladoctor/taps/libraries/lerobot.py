@@ -65,6 +65,9 @@ _SETTINGS = ("n_action_steps", "chunk_size", "horizon", "n_obs_steps", "temporal
 _MOST_VALUES = 64
 """Values up to which an array counts as a state or as statistics of an action."""
 
+_STAGE = "before the policy resizes and scales it"
+"""Where images are seen. Most policies do that within the call."""
+
 _ROUNDING = 1e-6
 """Relative: a command that is recomputed from statistics is off by float32's rounding at most."""
 
@@ -80,7 +83,7 @@ class _Policy:
 
     def __init__(self, watch: Watch, policy: Any) -> None:
         self.watch = watch
-        self.images = ModelImages(watch)  # type: ignore[arg-type]
+        self.images = ModelImages(watch)
         self.queues = False
         self.described_input = self.described_answer = False
         config = getattr(policy, "config", None)
@@ -160,6 +163,7 @@ class _Call:
         self.queries: list[Query] = []
         self.thread = threading.get_ident()
         self.looked = 0
+        self._levels: list[Any] = []
         self._hook: Any = None
 
     @property
@@ -213,10 +217,35 @@ class _Call:
             slot = _slot(name) if len(scales) > 1 else ""
             for query, image in zip(self.queries, last, strict=True):
                 self.known.images.take(self.asked, query, image, known, slot)
-        said = set(scales.values())
-        for query in self.queries if scales else ():
-            query.options = {**query.options, "image_scale": said.pop() if len(said) == 1 else scales}
-            said = set(scales.values())
+        if not scales:
+            return
+        said = next(iter(scales.values())) if len(set(scales.values())) == 1 else scales
+        for query in self.queries:
+            query.options = {**query.options, "image_scale": said, "image_stage": _STAGE}
+        self.asked.then(self._store_levels)
+
+    def look(self, inputs: tuple[Any, ...]) -> None:
+        """Images have come to the vision encoder, the first ones first, as the policy has made them."""
+        import torch
+
+        self.looked += 1
+        pixels = inputs[0] if inputs else None
+        if self.looked > 1 or not isinstance(pixels, torch.Tensor) or pixels.dim() != 4:
+            return
+        if tuple(pixels.shape[:2]) != (len(self.queries), 3):
+            return
+        with torch.inference_mode():
+            values = pixels.detach().float()
+            found = torch.stack([values.mean((2, 3)), values.amin((2, 3)), values.amax((2, 3))], 1)
+        self.asked.fetch(found, lambda landed: self._levels.extend(landed.tolist()))
+        for query in self.queries:
+            query.options = {**query.options, "encoder_input": _form(pixels)}
+
+    def _store_levels(self) -> None:
+        # Up to now they are of what the policy was given, and not of the pixel values that it makes of it.
+        found = self._levels or [()] * len(self.queries)
+        for query, levels in zip(self.queries, found, strict=True):
+            query.pixel_stats = dict(zip(("mean", "min", "max"), map(tuple, levels), strict=False))
 
     def _take_state(self, name: str, values: torch.Tensor) -> None:
         last = values[:, -1] if values.dim() == 3 else values
@@ -236,13 +265,13 @@ class _Call:
         texts = [texts] if isinstance(texts, str) else texts
         if ids is None or ids.dim() != 2 or len(ids) != len(self.queries):
             return
-        kept = list(range(len(ids)))
+        kept: list[list[bool] | None] = [None] * len(ids)
         if mask is not None and mask.shape == ids.shape:
             self.asked.fetch(mask.bool(), lambda found: kept.__setitem__(slice(None), found.tolist()))
 
         def store(found: torch.Tensor) -> None:
             for row, (query, values) in enumerate(zip(self.queries, found.tolist(), strict=True)):
-                shown = kept[row] if isinstance(kept[row], list) else [True] * len(values)
+                shown = kept[row] or [True] * len(values)
                 query.input_ids = tuple(one for one, keep in zip(values, shown, strict=True) if keep)
                 query.prompt = given_to(self.watch).text_of(query.input_ids)
                 if query.prompt is None and isinstance(texts, (list, tuple)) and len(texts) == len(self.queries):
@@ -267,7 +296,7 @@ class _Call:
             self.take()
         fresh = True if not selects or self.chunk is not None else None
         for query in self.queries:
-            query.options["fresh"] = fresh
+            query.options = {**query.options, "fresh": fresh}
             if known.eye is not None and fresh:
                 query.vision_calls = self.looked
         chunk = self.chunk if selects else result
@@ -294,7 +323,8 @@ class _Look(Hook):
     """Counts how often images were looked at."""
 
     def passed(self, *args: Any) -> None:
-        self.call.looked += 1
+        with self.call.watch.tap:
+            self.call.look(args[1])
 
 
 class _Answer:
@@ -403,9 +433,9 @@ class _Made:
             for name, value in result.items()
             if isinstance(name, str) and name.startswith(_IMAGE) and hasattr(value, "dim")
         }
-        self.state = data.get(_STATE)
-        if not hasattr(self.state, "dim") or self.state.dim() != 2 or self.state.shape[1] > _MOST_VALUES:
-            self.state = None
+        state: Any = data.get(_STATE)
+        small = hasattr(state, "dim") and state.dim() == 2 and state.shape[1] <= _MOST_VALUES
+        self.state = state if small else None
         self.normaliser = next((one for one in pipeline.steps if _is(one, "NormalizerProcessorStep")), None)
 
 

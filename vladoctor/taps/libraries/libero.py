@@ -52,6 +52,7 @@ def describe(env: Any) -> Mapping[str, Any]:
         "label": f"{suite}-task{task}" if task is not None else file.stem[:48],
         "language": _language(file) or own,
         "bddl_language": own,
+        "suite_languages": _suite_languages(suite),
         "init_state": None if task is None else _init_state(inner, suite, file.stem),
     }
 
@@ -139,6 +140,14 @@ def _language(file: Path) -> str | None:
         return str(grab(file.name))
     except Exception:  # noqa: BLE001 - a file of the user's own, whose name says nothing
         return None
+
+
+@lru_cache(maxsize=16)
+def _suite_languages(suite: str) -> list[str] | None:
+    """The instructions of all tasks of a suite, in its order; None for files of the user's own."""
+    names = getattr(sys.modules.get("libero.libero.benchmark.libero_suite_task_map"), "libero_task_map", {}).get(suite)
+    found = [_language(Path(suite) / f"{name}.bddl") for name in names or ()]
+    return [one for one in found if one] or None
 
 
 def _number(suite: str, name: str) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from vladoctor.taps.env import PROPRIO, camera_geometry
+from vladoctor.taps.env import PROPRIO, camera_geometry, environment_facts, simulator_state
 from vladoctor.taps.environments import EnvAdapter, Transition, gym_transition, pictures
 from vladoctor.taps.libraries.environment import tap
 from vladoctor.taps.patch import Undo, wrap_classes
@@ -23,14 +23,14 @@ def proprio(observation: Any) -> dict[str, Any]:
 
 
 def describe(env: Any) -> Mapping[str, Any]:
-    """What holds for an episode: cameras and their geometry, control rate, horizon."""
+    """What holds for an episode: cameras and their geometry, control rate, horizon, how it draws, where it begins."""
     cameras = [str(name) for name in getattr(env, "camera_names", ()) or ()]
     return {
+        **environment_facts(env),
         "name": type(env).__name__,
         "label": type(env).__name__,
         "cameras": camera_geometry(env, cameras) if getattr(env, "use_camera_obs", False) else {},
-        "control_freq": getattr(env, "control_freq", None),
-        "environment_horizon": getattr(env, "horizon", None),
+        "start_state": simulator_state(env),
     }
 
 
