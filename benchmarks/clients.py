@@ -225,7 +225,14 @@ class Bench:
                 moments, found = self.run(client, python, watched, f"{client.name}-{turn}")
                 periods[watched].append(steps_of(moments, client.settle))
                 report = found or report
-        result = {"name": client.name, "what": client.what, "report": report, **compare(periods)}
+        result = {
+            "name": client.name,
+            "what": client.what,
+            "machine": machine(),
+            "runs": repeats,
+            "report": report,
+            **compare(periods),
+        }
         path.write_text(json.dumps(result, indent=1), "utf-8")
         return result
 
@@ -299,6 +306,12 @@ class Bench:
             subprocess.run([python, maker, str(folder), "--type", kind], env=self.environment, check=True)
 
 
+def machine() -> str:
+    """What it was run on, in words."""
+    gpu = "NVIDIA GPU" if Path("/dev/nvidia0").exists() else "no GPU"
+    return f"{os.cpu_count()} cores, {gpu}, Python {platform.python_version()}"
+
+
 def steps_of(moments: Sequence[float], settle: int) -> list[float]:
     """Seconds from one step to the next, without the settle steps and what lies between episodes."""
     periods = [later - earlier for earlier, later in itertools.pairwise(moments)][settle:]
@@ -328,17 +341,17 @@ def compare(periods: Mapping[bool, Sequence[Sequence[float]]]) -> dict[str, Any]
 
 
 def table(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> str:
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     lines = [
-        f"Machine: {machine}; {arguments.repeats} bare and {arguments.repeats} watched runs of each, in turns, of at "
-        f"most {arguments.steps} policy steps an episode.",
+        f"At most {arguments.steps} policy steps an episode; bare and watched runs in turns, as many of one as of the "
+        "other. In brackets: stages that were seen at some steps only.",
         "",
-        "| client | profile | episodes | seen | not seen | findings | step bare → watched, ms | ratio (fastest) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| client | profile | episodes | stages seen | not seen | findings | step bare → watched, ms | ratio (fastest) "
+        "| runs, machine |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "not_run" in row:
-            lines.append(f"| {row['name']}: {row['what']} | not run: {row['not_run']} | | | | | | |")
+            lines.append(f"| {row['name']}: {row['what']} | not run: {row['not_run']} | | | | | | | |")
             continue
         report = row["report"]
         episodes = report["episodes"]
@@ -349,20 +362,21 @@ def table(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> s
         profile = report["run"].get("profile", {}).get("name", "?")
         lines.append(
             f"| {row['name']}: {row['what']} | {profile} | {len(episodes)} | {seen} | {unseen} | "
-            f"{', '.join(found) or 'none'} | {cost} | {ratio} |"
+            f"{', '.join(found) or 'none'} | {cost} | {ratio} | {row['runs']}, {row['machine']} |"
         )
     return "\n".join(lines)
 
 
 def stages(report: Mapping[str, Any]) -> tuple[str, str]:
-    """Which stages were seen in all episodes, and which were not, or not in all."""
-    seen: dict[str, bool] = {}
+    """Which stages were seen, in brackets those that were not at every step, and which were not."""
+    states: dict[str, set[str]] = {}
     for episode in report["episodes"]:
         for stage in episode.get("seen", ()):
-            name = stage["stage"]
-            seen[name] = seen.get(name, True) and stage["state"] == "seen"
-    yes, no = [name for name in seen if seen[name]], [name for name in seen if not seen[name]]
-    return "all" if yes and not no else ", ".join(yes) or "–", ", ".join(no) or "–"
+            states.setdefault(stage["stage"], set()).add(stage["state"])
+    whole = [stage for stage, found in states.items() if found == {"seen"}]
+    unseen = [stage for stage, found in states.items() if found == {"not"}]
+    partly = [f"({stage})" for stage in states if stage not in whole and stage not in unseen]
+    return "all" if len(whole) == len(states) else ", ".join([*whole, *partly]), ", ".join(unseen) or "–"
 
 
 def fault_table(bench: Bench, workers: int) -> str:

@@ -22,7 +22,7 @@ import platform  # noqa: E402
 import pstats  # noqa: E402
 import shutil  # noqa: E402
 import tempfile  # noqa: E402
-from collections import Counter  # noqa: E402
+from collections import defaultdict  # noqa: E402
 from itertools import cycle, islice  # noqa: E402
 from pathlib import Path  # noqa: E402
 from time import process_time  # noqa: E402
@@ -74,9 +74,9 @@ def replayed(traces: list[Path], episodes: int) -> tuple[float, int]:
     return seconds, sum(len(list(one.episode.policy_steps())) for one in result.diagnoses)
 
 
-def by_part(traces: list[Path]) -> tuple[Counter[str], int]:
+def by_part(traces: list[Path]) -> tuple[dict[str, float], int]:
     """Seconds by part (reading, each check, what reports say of the stages, the run as a whole), and policy steps."""
-    parts: Counter[str] = Counter()
+    parts: dict[str, float] = defaultdict(float)
     steps = 0
     diagnoses, profiles, asked = [], [], None
     for trace in traces:
@@ -117,13 +117,13 @@ def profiled(traces: list[Path]) -> str:
     return text.getvalue()
 
 
-def section(traces: list[Path], episodes: int, seconds: float, steps: int, parts: Counter[str], sampled: int) -> str:
+def section(
+    traces: list[Path], episodes: int, seconds: float, steps: int, parts: dict[str, float], sampled: int
+) -> str:
     total = sum(parts.values())
-    rows = [
-        f"| {name} | {1e3 * each / sampled:.3f} | {100 * each / total:.0f} % |"
-        for name, each in parts.most_common(SHOWN)
-    ]
-    rest = total - sum(each for _, each in parts.most_common(SHOWN))
+    dearest = sorted(parts.items(), key=lambda part: -part[1])[:SHOWN]
+    rows = [f"| {name} | {1e3 * each / sampled:.3f} | {100 * each / total:.0f} % |" for name, each in dearest]
+    rest = total - sum(each for _, each in dearest)
     return "\n".join(
         [
             f"{platform.machine()}, Python {platform.python_version()}, one core. {episodes} episodes, copies of "

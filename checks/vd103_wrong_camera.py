@@ -73,8 +73,8 @@ if TYPE_CHECKING:
     from vladoctor.loop import Loop
 
 THRESHOLDS = {
-    # Share of a slot's linked images that have to show another camera, so that a stray registration accuses nobody. Of
-    # 5,100 images of 40 episodes none did.
+    # Share of a slot's linked images that have to show another camera, so that a stray registration accuses nobody. In
+    # 255 recordings with one or two cameras none did.
     "min_share": 0.02,
     # Pairs of frames, a stride of the robot apart, from which names are looked at; and how many times more has to
     # change in the fixed camera than in the one on the robot to say that they are not. LIBERO: 0.2 to 0.6 times.

@@ -44,7 +44,8 @@ VD102's.
 
 - Physical-Intelligence/openpi#232: a loop that acts on what an earlier episode left in its buffers.
 - strands-labs/robots#704: the policy runs, and is starved of observations.
-- Measured on 40 episodes of libero_object: of 5,100 images none was taken for stale.
+- Measured on 276 recordings of other loops and faults, 40 healthy episodes of libero_object among them (5,100 images):
+  none was taken for stale.
 """
 
 from __future__ import annotations

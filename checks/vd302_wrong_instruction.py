@@ -54,7 +54,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.prompt import (
@@ -231,16 +231,16 @@ def _held(text: str, languages: tuple[str, ...]) -> str | None:
 def _problem(said: Instruction, about: _Wrong, wrong: list[Instruction], task: _Task, queries: int) -> Problem:
     steps = sorted(step for one in wrong for step in one.steps)
     seen = said.prompt if said.words is None else said.words
-    evidence = {"expected": task.language if task.languages else "an instruction", "seen": seen}
+    evidence: dict[str, Any] = {"expected": task.language if task.languages else "an instruction", "seen": seen}
     if task.languages and said.words is not None:
-        evidence["diff"] = difference(task.language, seen)
+        evidence["diff"] = difference(str(task.language), str(seen))
     evidence["queries_with_it"] = f"{len(steps)} of {queries}"
     where = "" if len(steps) == queries else f" in {len(steps)} of {queries} queries"
     meant = f' The task is "{task.language}".' if task.languages else ""
     return Problem(
         message=f"The instruction{where} {about.what}.{meant} {about.effect}",
         remedy="Take the instruction from the task that the environment was made for, anew for every episode, and hand "
-        "it on as it is:\n```python\ntask = benchmark.get_task(task_id)  # the one that the environment was made of\n"
+        "it on as it is:\n```python\ntask = benchmark.get_task(task_id)\n"
         "prompt = build_prompt(task.language)\n```\nPrint it once an episode, right before the processor is called.",
         severity=about.severity,
         first_step=steps[0],

@@ -111,8 +111,8 @@ def _kept_answer(run: Run, queries: int) -> Problem:
         message=f"{len(run)} of {queries} queries in a row returned the very same action, although the model generated "
         f"{run.ids} different sets of ids for them: what was returned is not what the model said.",
         remedy="Look for what keeps an answer between the model and the loop (a cache whose key does not hold the "
-        "image, `if self.action is None`, a queue that is never emptied, an array that is returned and written to again), and "
-        "return what was decoded in this very call:\n```python\naction = model.predict_action(**inputs, "
+        "image, `if self.action is None`, a queue that is never emptied, an array that is returned and written to "
+        "again), and return what was decoded in this very call:\n```python\naction = model.predict_action(**inputs, "
         "unnorm_key=key, do_sample=False)\n```",
         severity=Severity.STOP,
         first_step=run.steps[0],
@@ -128,8 +128,8 @@ def _same_answer(run: Run, queries: int, limits: Mapping[str, float]) -> Problem
         message=f"{len(run)} of {queries} queries in a row {what}, while the image changed by {run.change:.1f} levels: "
         "the policy does not respond to what it is shown.",
         remedy="Give the policy a black image in the place of one of these: if the answer stays the same, the image "
-        "does not reach the model (VD206), or an answer is kept in between. If it changes, what the policy is shown or told "
-        "means nothing to it: compare image and prompt with those of its training.",
+        "does not reach the model (VD206), or an answer is kept in between. If it changes, what the policy is shown or "
+        "told means nothing to it: compare image and prompt with those of its training.",
         severity=Severity.FIX if grave else Severity.LOOK,
         first_step=run.steps[0],
         last_step=run.steps[-1],

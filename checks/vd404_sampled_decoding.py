@@ -124,11 +124,11 @@ def _unequal(apart: list[Twins], count: int) -> Problem:
     first = apart[0]
     return Problem(
         message=f"{len(apart)} of {count} queries that were asked exactly what one before was asked got another "
-        f"answer (first at step {first.second}, against step {first.first}), although no ids are drawn at random: something in "
-        "the model is.",
+        f"answer (first at step {first.second}, against step {first.first}), although no ids are drawn at random: "
+        "something in the model is.",
         remedy="Put the model into evaluation mode and hand nothing on from one query to the next:\n```python\n"
-        "model.eval()\n```\nIf that changes nothing, look for weights that were not in the checkpoint and are new in "
-        "every process, and for a history of earlier frames.",
+        "model.eval()\n```\nIf that changes nothing, look for weights that were not in the checkpoint and are "
+        "new in every process, and for a history of earlier frames.",
         severity=Severity.LOOK,
         first_step=first.second,
         last_step=apart[-1].second,

@@ -100,8 +100,8 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         yield Clear(f"{len(seen.steps)} actions come from their ids by {DECODES['centres']}")
     elif best is None:
         yield Abstention(
-            f"at {len(departure.seen.steps)} of {len(seen.steps)} queries the {departure.place} action follows from the "
-            "ids in no known way"
+            f"at {len(departure.seen.steps)} of {len(seen.steps)} queries the {departure.place} action follows from "
+            "the ids in no known way"
         )
     else:
         yield _problem(departure, best, limits)

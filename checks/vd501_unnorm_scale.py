@@ -4,7 +4,7 @@
 
 The ids of each query, from which the action is recomputed with every set of statistics that is known, the checkpoint's
 own and the published ones, in every way of using them that is known: q01/q99 under the mask (right), the mask
-ignored, twice, not at all, min/max, mean/std, and with bin edges or 256 centres in the place of 255. What reproduces
+ignored, twice, not at all, min/max, mean/std. (Ids that were decoded in another way are VD405's.) What reproduces
 *all* of the returned actions is what was used. The same is done for what was executed, since a loop can un-normalise a
 right action once more. What the loop asked for by name is held against what was used: a key can be ignored, consumed by
 nothing, or looked up where it is not and passed over.
@@ -59,7 +59,7 @@ drops, are left to VD503, the gripper's convention to VD502.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +67,7 @@ import numpy as np
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import statistics as st
 from vladoctor.facts.links import executed_by_query
-from vladoctor.facts.tokens import token_layout
+from vladoctor.facts.tokens import DECODES, token_layout
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
@@ -106,7 +106,14 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         return
     best = departure.ways[0] if departure.ways else None
     small = departure.bins_off <= limits["harmless_bins"]
-    if small and (best is None or (best.how == "centres" and best.rule != st.UNMASKED)):
+    decoded = best is not None and best.how != "centres"
+    if best is not None and decoded and any(replace(best, how=r.how).equals(r, expected.arm) for r in expected.ways):
+        # How the ids became normalised values is VD405's to say.
+        yield Clear(
+            f"{expected.statistics.label} reproduces all {len(departure.seen.steps)} actions, from ids that were "
+            f"decoded by {DECODES[best.how]}; {expected.reason}"
+        )
+    elif small and (best is None or best.rule != st.UNMASKED):
         yield Clear(
             f"{expected.statistics.label} gives all {len(seen.steps)} actions to within a bin; {expected.reason}",
             {"largest_difference_in_bins": round(departure.bins_off, 3)},
@@ -171,14 +178,10 @@ def _problem(
     arm = ratio[expected.arm & measured]
     with np.errstate(divide="ignore"):
         worst = float(np.maximum(np.abs(arm), 1.0 / np.abs(arm)).max(initial=1.0))
-    stage = None
     never_closes = best is not None and best.rule == st.UNMASKED and gripper_rule.startswith("2g-1")
     severity = Severity.LOOK if expected.lacking else Severity.FIX
     if worst >= limits["stop_ratio"] or never_closes:
         severity = Severity.STOP
-    if best is not None and best.how != "centres":
-        harmless = departure.bins_off <= limits["harmless_bins"]
-        stage, severity = Stage.DECODE, Severity.LOOK if harmless else Severity.FIX
     table = {"scale_ratio": ratio, "span_used": used, "span_expected": right}
     evidence: dict[str, Any] = {
         "expected": f"the statistics of {expected.statistics.label}, by q01/q99 under the mask",
@@ -199,7 +202,6 @@ def _problem(
         message=f"{_what(best, departure, asked)}; {expected.reason}. {effect}",
         remedy=_remedy(best, departure, expected, asked),
         severity=severity,
-        stage=stage,
         first_step=int(departure.seen.steps[0]),
         last_step=int(departure.seen.steps[-1]),
         evidence=evidence,
@@ -233,8 +235,6 @@ def _what(best: st.Candidate | None, departure: st.Departure, asked: _Key) -> st
 def _effect(best: st.Candidate | None, ratio: np.ndarray, arm: np.ndarray, dimensions: tuple[str, ...]) -> str:
     if best is not None and best.rule == st.UNMASKED and np.allclose(ratio[arm & np.isfinite(ratio)], 1.0):
         return "A closed gripper (0) comes out as 0.5, and an open one as 1."
-    if best is not None and best.how != "centres":
-        return "Values are off by a part of a bin." if best.how != "padded vocabulary" else "Values are off by 64 bins."
     named = zip(dimensions, ratio, arm, strict=True)
     listed = ", ".join(f"{name} {value:.2g}" for name, value, normal in named if normal and np.isfinite(value))
     return f"Motions come out at these multiples of what the model meant: {listed}."
@@ -370,7 +370,7 @@ CHECK = Check(
     judge=judge,
     needs=(Stage.DECODE, Stage.EXECUTE),
     thresholds={"stop_ratio": 3.0, "harmless_bins": 1.0},
-    explained_by=("VD704",),
+    explained_by=("VD403", "VD704"),
     faults=(
         Fault("unnorm-bridge", "`unnorm_key` names Bridge's statistics, which the checkpoint also has", _use_bridge),
         Fault(

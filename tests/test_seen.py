@@ -88,7 +88,7 @@ def test_stages_of_a_client_are_told_from_those_of_a_whole_loop() -> None:
     assert "what openpi.infer was given" in page
     seen = {stage["stage"]: stage["state"] for stage in run_report(client)["episodes"][0]["seen"]}
     assert (seen["image"], seen["forward"]) == ("seen", "not")
-    assert "not seen" not in terminal(result(judged(whole())))
+    assert "; not seen:" not in terminal(result(judged(whole())))
 
 
 def test_episodes_are_put_together() -> None:

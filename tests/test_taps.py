@@ -237,7 +237,8 @@ def test_what_is_recorded_of_a_query(policy: OpenVLAPolicy, watch: Callable[...,
         assert query.prompt == PROMPT
         assert query.input_ids == tuple(inputs["input_ids"][0].tolist())
         assert query.vision_calls == 1
-        assert query.options == {"unnorm_key": "libero_object", "do_sample": False}
+        told = {"unnorm_key": "libero_object", "do_sample": False, "prompt_ids_added": [29871]}
+        assert query.options == told
         assert len(query.ids) == 7
         assert query.action == tuple(episode.steps[number].executed)
         check_statistics(query, logits[number])

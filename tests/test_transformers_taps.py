@@ -431,6 +431,7 @@ def test_options_are_plain_and_small(model: Any, processor: Any, watched: Watche
         "logits_processor": [],
         "bad_words_ids": [[5]],
         "suppress_tokens": "<list>",
+        "prompt_ids_added": [29871],
     }
     assert second.options == {"max_new_tokens": 1, "generation_config.do_sample": False}
     assert third.options == {"generation_config": "<GenerationConfig>", "generation_config.do_sample": True}

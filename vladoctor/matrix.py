@@ -203,7 +203,7 @@ class _Workers:
         self.source, self.out = source, out
         self.pool = ThreadPoolExecutor(count)
         self.lock = threading.Lock()
-        self.stopped = False
+        self.stopped = threading.Event()
         self.running: set[subprocess.Popen[bytes]] = set()
 
     def __enter__(self) -> _Workers:
@@ -211,7 +211,7 @@ class _Workers:
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
-            self.stopped = True
+            self.stopped.set()
             for process in self.running:
                 process.terminate()
         self.pool.shutdown(wait=True, cancel_futures=True)
@@ -233,7 +233,7 @@ class _Workers:
         log = place / "stderr.txt"
         with log.open("wb") as stderr:
             with self.lock:
-                if self.stopped:
+                if self.stopped.is_set():
                     return Ended(job, 0.0, "interrupted")
                 process = subprocess.Popen(
                     command,
@@ -247,7 +247,7 @@ class _Workers:
                 self.running.add(process)
             status = self._wait(process)
         seconds = monotonic() - began
-        if self.stopped:
+        if self.stopped.is_set():
             return Ended(job, seconds, "interrupted")
         error = ""
         if not (place / "report.json").is_file():
@@ -266,7 +266,7 @@ class _Workers:
                 try:
                     return process.wait(5.0)
                 except subprocess.TimeoutExpired:
-                    if self.stopped:
+                    if self.stopped.is_set():
                         process.kill()
         finally:
             with self.lock:
@@ -281,6 +281,8 @@ def _require_same(what: Plan, job: Job, out: Path) -> None:
     for section in ("model", "env", "profile", "checks"):
         for key in sorted({*(asked.get(section) or {}), *(found.get(section) or {})}):
             then, now = (found.get(section) or {}).get(key), (asked.get(section) or {}).get(key)
+            if (section, key) == ("model", "path") and Path(str(then)).name == Path(str(now)).name:
+                continue  # run elsewhere, or moved since
             if then != now:
                 raise UserError(
                     f"this row was run with {section}.{key} {json.dumps(then)}, and {json.dumps(now)} is asked for",

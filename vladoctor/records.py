@@ -138,8 +138,9 @@ class Episode:
             `checkpoint`: name, model_type, norm_stats, unnorm_key, n_action_bins, vocab_size, image_size,
             pixel_mean, pixel_std (per channel of pixel_values), center_crop, parameters, dtype.
         task: suite, task_id, name, language, suite_languages (those of all tasks of the suite), init_state, seed,
-            episode, horizon, fault (name or ""), and `cameras`: name -> {"position": 3 metres, "rotation": 9 (row-major camera-to-world, MuJoCo axes: x right, y up,
-            looking along -z), "fovy_deg": vertical field of view, "height", "width"}, from the simulator.
+            episode, horizon, fault (name or ""), and `cameras`: name -> {"position": 3 metres, "rotation": 9 (row-major
+            camera-to-world, MuJoCo axes: x right, y up, looking along -z), "fovy_deg": vertical field of view,
+            "height", "width"}, from the simulator.
         notes: what could not be recorded and why, one sentence each.
         truncated: the recording ends without its closing record (killed, or the disk was full).
     """

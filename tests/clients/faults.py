@@ -105,6 +105,22 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Several replacements that make sense together only."""
+
+    parts: Sequence[Text]
+
+    def apply(self, program: Program) -> None:
+        before = program.text
+        try:
+            for part in self.parts:
+                part.apply(program)
+        except Unfit:
+            program.text = before
+            raise
+
+
+@dataclass(frozen=True)
 class Snapshot:
     change: Callable[[Path], None]
 
@@ -135,7 +151,7 @@ class Arguments:
         program.arguments += self.arguments
 
 
-Way = Library | Modules | Text | Snapshot | Arguments
+Way = Library | Modules | Text | Texts | Snapshot | Arguments
 
 
 @dataclass(frozen=True)
@@ -342,8 +358,12 @@ STATE_AND_CHUNK = (
         "VD504",
         "the state of one step before: kept from the last turn of the loop",
         [
-            Text(r"obs, _, done, _ = env\.step\(", "before = obs; obs, _, done, _ = env.step("),
-            Text(STATE, lambda match: str(match[0]).replace("obs[", "before[")),
+            Texts(
+                (
+                    Text(STATE, lambda match: str(match[0]).replace("obs[", "before[")),
+                    Text(r"obs, _, done, _ = env\.step\(", "before = obs; obs, _, done, _ = env.step("),
+                )
+            )
         ],
     ),
     Fault(
@@ -430,7 +450,7 @@ FAULTS: dict[str, Fault] = {
             rf"In: {QUESTION} {{\1.lower()}}?\\nOut: ",
             check="",
         ),
-        Fault("untied-head", "VD401", "the output head is not in the checkpoint: a random one", [Snapshot(_untie)]),
+        Fault("untied-head", "VD704", "the output head is not in the checkpoint: a random one", [Snapshot(_untie)]),
         _generating(
             "generation-cut",
             "VD401",

@@ -119,13 +119,15 @@ def measure(frame: Frame, step: int) -> FrameStatistics:
     flat = values.reshape(-1, values.shape[-1])
     surface = _surfaces(*values.shape[:2])
     left = flat - surface @ (surface.T @ flat)
+    # Each channel in one piece: numpy takes several times as long across them.
+    channels, structure = np.ascontiguousarray(flat.T), np.ascontiguousarray(left.T).std(axis=1)
     grain, agreement = _texture(values)
     return FrameStatistics(
         step=step,
         mean=float(flat.mean()),
-        colour=tuple(float(mean) for mean in flat.mean(axis=0)),
-        std=float(flat.std(axis=0).max()),
-        structure=float(left.std(axis=0).max()),
+        colour=tuple(float(mean) for mean in channels.mean(axis=1)),
+        std=float(channels.std(axis=1).max()),
+        structure=float(structure.max()),
         brightest=float(np.quantile(flat, 0.99)),
         grain=grain,
         agreement=agreement,
@@ -140,10 +142,10 @@ def _texture(values: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     across, down = np.abs(np.diff(values, axis=1)), np.abs(np.diff(values, axis=0))
     around = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
-    detail = (values[1:-1, 1:-1] - around / 4.0).reshape(-1, values.shape[-1])
-    detail = detail - detail.mean(axis=0)
-    length = np.maximum(np.sqrt((detail**2).sum(axis=0)), 1e-6)
-    correlation = (detail.T @ detail) / np.outer(length, length)
+    detail = np.ascontiguousarray((values[1:-1, 1:-1] - around / 4.0).reshape(-1, values.shape[-1]).T)
+    detail = detail - detail.mean(axis=1, keepdims=True)
+    length = np.maximum(np.sqrt((detail**2).sum(axis=1)), 1e-6)
+    correlation = (detail @ detail.T) / np.outer(length, length)
     between = correlation[np.triu_indices(len(correlation), 1)]
     return float(np.median(across) + np.median(down)), float(between.mean())
 

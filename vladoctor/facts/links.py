@@ -341,12 +341,20 @@ def _link_actions(facts: Facts) -> ActionLinks:
     # Models with a fixed number of values pad shorter actions behind.
     answers = {number: rows[:, :size] for number, rows in answers.items() if rows.shape[1] >= size}
     executed = {step.number: np.asarray(step.executed, np.float64) for step in steps if len(step.executed) == size}
-    usual = {delay: _in_turn(answers, executed, delay) for delay in _DELAYS}
-    relations = {delay: _relations(answers, executed, pairs, limits) for delay, pairs in usual.items()}
-    delay = max(_DELAYS, key=lambda one: (_strength(relations[one]), -one))
-    finder = _Finder(answers, relations[delay], limits)
-    links = tuple(finder.link(step.number, executed.get(step.number), usual[delay]) for step in steps)
-    return ActionLinks(links, relations[delay], source, count)
+    best: tuple[float, int] = (-1.0, 0)
+    usual: dict[int, tuple[int, int]] = {}
+    relations: tuple[Relation, ...] = ()
+    for delay in _DELAYS:
+        pairs = _in_turn(answers, executed, delay)
+        found = _relations(answers, executed, pairs, limits)
+        if (_strength(found), -delay) > best:
+            best, usual, relations = (_strength(found), -delay), pairs, found
+        if found and _strength(found) == len(found):
+            break  # nothing is stronger than all values as they were
+    finder = _Finder(answers, relations, limits)
+    expected = finder.in_turn(executed, usual)
+    links = tuple(expected.get(step.number) or finder.link(step.number, executed.get(step.number)) for step in steps)
+    return ActionLinks(links, relations, source, count)
 
 
 def executed_by_query(facts: Facts) -> dict[int, tuple[float, ...]]:
@@ -387,15 +395,15 @@ def _in_turn(
     answers: Mapping[int, np.ndarray], executed: Mapping[int, np.ndarray], delay: int
 ) -> dict[int, tuple[int, int]]:
     """Step -> (query, row), if every answer's rows are executed one after the other until the next one comes."""
-    asked = np.array(sorted(answers))
-    pairs = {}
-    for step in executed:
-        place = int(np.searchsorted(asked, step - delay, side="right")) - 1
-        if place >= 0:
-            query = int(asked[place])
-            if step - delay - query < len(answers[query]):
-                pairs[step] = (query, step - delay - query)
-    return pairs
+    asked, steps = np.array(sorted(answers)), np.array(list(executed), dtype=int)
+    places = np.searchsorted(asked, steps - delay, side="right") - 1
+    queries = asked[np.maximum(places, 0)]
+    candidates = zip(steps.tolist(), places.tolist(), queries.tolist(), strict=True)
+    return {
+        step: (query, step - delay - query)
+        for step, place, query in candidates
+        if place >= 0 and step - delay - query < len(answers[query])
+    }
 
 
 def _relations(
@@ -470,15 +478,27 @@ class _Finder:
         self.slack = np.where([relation.kind == "line" for relation in self.relations], 2.0 * _ON_LINE * spans, 0.0)
         self.index = {(int(query), int(row)): place for place, (query, row) in enumerate(self.owners)}
 
-    def link(self, step: int, executed: np.ndarray | None, usual: Mapping[int, tuple[int, int]]) -> ActionLink:
+    def in_turn(
+        self, executed: Mapping[int, np.ndarray], pairs: Mapping[int, tuple[int, int]]
+    ) -> dict[int, ActionLink]:
+        """Links of the steps that execute the row of their turn, (query, row); the others are for `link`."""
+        if not (pairs and self.relations and self.tells):
+            return {}
+        places = np.array([self.index[pair] for pair in pairs.values()])
+        wanted = np.array([executed[step] for step in pairs])
+        held = self._gives(wanted, places)
+        clipped = self._clipped(wanted, places)
+        return {
+            step: ActionLink(step, *pair, self._relation(cut))
+            for (step, pair), holds, cut in zip(pairs.items(), held.tolist(), clipped.tolist(), strict=True)
+            if holds
+        }
+
+    def link(self, step: int, executed: np.ndarray | None) -> ActionLink:
         if executed is None:
             return ActionLink(step, reason="it has another number of values than the others")
         if not self.relations or not self.tells:
             return ActionLink(step, reason="what was executed does not depend on what the policy answered")
-        if step in usual:
-            place = self.index[usual[step]]
-            if self._gives(executed, place)[0]:
-                return self._found(step, executed, place)
         near = np.flatnonzero((self.owners[:, 0] <= step) & (self.owners[:, 0] >= step - _OLDEST))
         held = near[self._gives(executed, near)]
         if not len(held):
@@ -487,17 +507,24 @@ class _Finder:
         latest = held[self.owners[held, 0] == self.owners[held, 0].max()]
         return self._found(step, executed, int(latest[0]))
 
-    def _gives(self, executed: np.ndarray, places: np.ndarray | int) -> np.ndarray:
-        values = np.clip(np.atleast_2d(self.values[places]), *self.limits)
+    def _gives(self, executed: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Which of the rows at `places` give what was executed: one action (values,), or one for each (n, values)."""
         wanted = np.clip(executed, *self.limits)
-        room = np.maximum(self.slack, SAME * np.maximum(1.0, np.abs(wanted)))
-        return np.asarray((np.abs(values - wanted) <= room).all(axis=1))
+        values = np.clip(self.values[places], *self.limits)
+        return np.asarray((np.abs(values - wanted) <= self._room(wanted)).all(axis=1))
+
+    def _clipped(self, executed: np.ndarray, places: np.ndarray) -> np.ndarray:
+        return np.asarray((np.abs(self.values[places] - executed) > self._room(executed)).any(axis=1))
+
+    def _room(self, wanted: np.ndarray) -> np.ndarray:
+        return np.maximum(self.slack, SAME * np.maximum(1.0, np.abs(wanted)))
 
     def _found(self, step: int, executed: np.ndarray, place: int) -> ActionLink:
         query, row = (int(value) for value in self.owners[place])
-        room = np.maximum(self.slack, SAME * np.maximum(1.0, np.abs(executed)))
-        clipped = bool((np.abs(self.values[place] - executed) > room).any())
-        return ActionLink(step, query, row, "clipped" if clipped else "mapped" if self.mapped else "same")
+        return ActionLink(step, query, row, self._relation(bool(self._clipped(executed, np.array([place]))[0])))
+
+    def _relation(self, clipped: bool) -> str:
+        return "clipped" if clipped else "mapped" if self.mapped else "same"
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -253,8 +253,11 @@ class Policy:
                 self._describes = self.describe(model)
             call.describes = self._describes
             if self._training is not bool(model.training):
+                # The checkpoint's description has just told it.
+                first_time = self._training is None
                 self._training = bool(model.training)
-                call.model = {**model_state(model), **inputs_state(model, arguments)}
+                told = recorder.run["checkpoint"].get("state") if call.describes and first_time else None
+                call.model = {**(told or model_state(model)), **inputs_state(model, arguments)}
                 if call.describes:
                     recorder.learn(checkpoint={"training": self._training, "state": call.model})
         ids, pixels = arguments.get("input_ids", arguments.get("inputs")), arguments.get("pixel_values")

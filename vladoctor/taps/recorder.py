@@ -80,6 +80,7 @@ class Recorder:
         self._memory: dict[str, int] = {}
         self._queries = 0
         self._timings_own = 0.0
+        self._left_out = 0
         # Each counted by one thread alone: the taps', and the worker's.
         self._put = self._done = 0
 
@@ -253,9 +254,11 @@ class Recorder:
         self._check_worker()
         self._put += 1
         self._worker.put(lambda: self._write(step, complete))
-        left_out = self.budget.step(self._timings_own, self._worker.backlog)
-        if left_out is not None:
+        self.budget.step(self._timings_own, self._worker.backlog)
+        # Of a budget that several share, another one's step may have been the last straw.
+        for left_out in self.budget.shed[self._left_out :]:
             self.note(f"from step {self._number} on, to stay within {self.budget.limit:.0%} of a step: no {left_out}")
+        self._left_out = len(self.budget.shed)
 
     def describe(self, run: Mapping[str, Any], task: Mapping[str, Any]) -> None:
         """Say again what holds for run and episode; see `TraceWriter.describe`."""
