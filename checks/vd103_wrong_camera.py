@@ -130,7 +130,8 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     misnamed = list(_names(facts, limits))
     yield from misnamed
     cameras = sorted({name for step in facts.episode.steps for name in step.frames})
-    slots = image_slots(facts.episode)
+    # What was sent to a server whose model was given other images is none of the model's slots (`facts.serving`).
+    slots = [slot for slot in image_slots(facts.episode) if not slot.startswith("sent/")]
     if not cameras or not slots:
         if not misnamed:
             yield Abstention("the model's images and the raw frames before them were not both recorded", missing=True)

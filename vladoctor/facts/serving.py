@@ -136,7 +136,9 @@ def _fill(step: Step, answer: Step) -> Step:
     options: dict[str, Any] = {**theirs.options, **ours.options}
     if ours.prompt is not None and theirs.prompt is not None and ours.prompt != theirs.prompt:
         options.setdefault("instruction", ours.prompt)
-    image, more = ours.image, {**theirs.more_images, **ours.more_images}
+    # Of what was sent, the server's own model may use a part: what it was really given stands in its queries.
+    sent = ours.more_images if theirs.image is None else {f"sent/{slot}": one for slot, one in ours.more_images.items()}
+    image, more = ours.image, {**sent, **theirs.more_images}
     if theirs.image is not None and (image is None or not _same_frame(image, theirs.image)):
         if image is not None:
             more[f"sent/{next(iter(ours.options.get('given', {})), 'image')}"] = image
