@@ -16,9 +16,12 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from vladoctor.places import Fix, Hop, Place
+
 if TYPE_CHECKING:
     from vladoctor.diagnosis import CheckResult
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 
@@ -67,6 +70,7 @@ class Problem:
             "diff" (list of [op, text], op in "=", "-", "+"), "per_dimension" (name -> list of numbers).
         frames: what renderers show side by side: list of {"title", "step", "camera" or "model": true,
             "transform": name of the dihedral element to apply, or ""}.
+        place: where in the source, if that is known; trail: the way that data took to it; fix: how to mend it.
     """
 
     message: str
@@ -77,6 +81,9 @@ class Problem:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     frames: tuple[Mapping[str, Any], ...] = ()
     stage: Stage | None = None
+    place: Place | None = None
+    trail: tuple[Hop, ...] = ()
+    fix: Fix | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,8 @@ class Check:
             asked once, after the last episode, and likewise pure. It is for what no single episode shows, and leaves to
             `judge` what one does.
         judge_checks: (what all others said of an episode, limits) -> verdicts about the checks themselves.
+        judge_source: (facts read from the source of a loop, limits) -> verdicts: the same question, without running
+            anything. What the source does not show is an abstention, never a problem.
         thresholds: name -> default; run.yaml can override them. What they were measured on stands in the page.
         symptom: a symptom never stands as root cause beside a finding that is not one.
         explained_by: codes whose finding, if present, makes this one a consequence.
@@ -147,6 +156,7 @@ class Check:
     judge: Callable[[Facts, Mapping[str, float]], Iterator[Verdict]] | None = None
     judge_run: Callable[[Sequence[Facts], Mapping[str, float]], Iterator[Verdict]] | None = None
     judge_checks: Callable[[Sequence[CheckResult], Mapping[str, float]], Iterator[Verdict]] | None = None
+    judge_source: Callable[[SourceFacts, Mapping[str, float]], Iterator[Verdict]] | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     symptom: bool = False
     explained_by: tuple[str, ...] = ()
@@ -157,7 +167,7 @@ class Check:
     @property
     def page(self) -> str:
         """The check's page: its module's docstring (Markdown)."""
-        judge = self.judge or self.judge_run or self.judge_checks
+        judge = self.judge or self.judge_run or self.judge_checks or self.judge_source
         return (sys.modules[judge.__module__].__doc__ or "") if judge else ""
 
     @property

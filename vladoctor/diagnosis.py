@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage, Verdict
+from vladoctor.places import Fix, Hop, Place
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
     from vladoctor.facts.coverage import Coverage
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.records import Episode
 
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 class Finding:
     """A problem with its identity. `explained_by` is the code of the finding it follows from, or "".
 
-    Of the whole run (`whole_run`) its steps say nothing.
+    Of the whole run (`whole_run`), and of what was read from source (`in_source`), its steps say nothing.
     """
 
     code: str
@@ -36,6 +38,10 @@ class Finding:
     symptom: bool = False
     about_evidence: bool = False
     whole_run: bool = False
+    in_source: bool = False
+    place: Place | None = None
+    trail: tuple[Hop, ...] = ()
+    fix: Fix | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -43,7 +49,7 @@ class Finding:
             "name": self.name,
             "severity": self.severity.value,
             "stage": self.stage.value,
-            "scope": "run" if self.whole_run else "episode",
+            "scope": "source" if self.in_source else "run" if self.whole_run else "episode",
             "first_step": self.first_step,
             "last_step": self.last_step,
             "message": self.message,
@@ -51,6 +57,8 @@ class Finding:
             "explained_by": self.explained_by or None,
             "evidence": dict(self.evidence),
             "frames": [dict(frame) for frame in self.frames],
+            "place": self.place.to_json() if self.place else None,
+            "trail": [hop.to_json() for hop in self.trail],
             "page": f"vladoctor explain {self.code}",
         }
 
@@ -134,6 +142,24 @@ class RunDiagnosis:
         return tuple(f"{r.code} {r.name}: {a.reason}" for r in self.results for a in r.abstentions if a.missing)
 
 
+@dataclass(frozen=True)
+class SourceDiagnosis:
+    """One loop, judged by its source.
+
+    Attributes:
+        facts: what was read.
+        findings: in causal order.
+    """
+
+    facts: SourceFacts
+    results: tuple[CheckResult, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def crashed(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if result.state == "crashed")
+
+
 def run_check(check: Check, facts: Facts, limits: Mapping[str, float]) -> CheckResult:
     """Run one check on an episode. An exception in it becomes the state "crashed" with its traceback."""
     return _ask(check, check.judge, facts, limits)
@@ -146,13 +172,16 @@ def _ask(
     limits: Mapping[str, float],
     *,
     whole_run: bool = False,
+    in_source: bool = False,
 ) -> CheckResult:
     try:
         verdicts = list(judge(facts, {**check.thresholds, **limits})) if judge else []
     except Exception:  # noqa: BLE001 - a check that crashes is a state of its own, never the end of the run
         error = traceback.format_exc()
         return CheckResult(check.code, check.name, "crashed", error=error, about_evidence=check.about_evidence)
-    findings = tuple(_finding(check, verdict, whole_run) for verdict in verdicts if isinstance(verdict, Problem))
+    findings = tuple(
+        _finding(check, verdict, whole_run, in_source) for verdict in verdicts if isinstance(verdict, Problem)
+    )
     clears = tuple(verdict for verdict in verdicts if isinstance(verdict, Clear))
     abstentions = tuple(verdict for verdict in verdicts if isinstance(verdict, Abstention))
     state = "failed" if findings else "passed" if clears else "abstained"
@@ -199,6 +228,20 @@ def diagnose_run(
     known = {root.code: root for one in diagnoses for root in one.findings if not root.explained_by}
     found = [finding for result in results for finding in result.findings]
     return RunDiagnosis(results, causal_order(found, checks, tuple(known.values())))
+
+
+def diagnose_source(
+    facts: SourceFacts, checks: Sequence[Check], thresholds: Mapping[str, Mapping[str, float]] | None = None
+) -> SourceDiagnosis:
+    """Judge a loop by its source with the given checks; `thresholds` maps a code to overridden limits."""
+    limits = thresholds or {}
+    results = tuple(
+        _ask(check, check.judge_source, facts, limits.get(check.code, {}), in_source=True)
+        for check in checks
+        if check.judge_source
+    )
+    found = [finding for result in results for finding in result.findings]
+    return SourceDiagnosis(facts, results, causal_order(found, checks))
 
 
 def _observed(facts: Facts) -> tuple[tuple[Coverage, ...], tuple[str, ...]]:
@@ -262,7 +305,7 @@ def causal_order(
     return tuple(ordered_roots)
 
 
-def _finding(check: Check, problem: Problem, whole_run: bool) -> Finding:
+def _finding(check: Check, problem: Problem, whole_run: bool, in_source: bool) -> Finding:
     return Finding(
         code=check.code,
         name=check.name,
@@ -277,4 +320,8 @@ def _finding(check: Check, problem: Problem, whole_run: bool) -> Finding:
         symptom=check.symptom,
         about_evidence=check.about_evidence,
         whole_run=whole_run,
+        in_source=in_source,
+        place=problem.place,
+        trail=problem.trail,
+        fix=problem.fix,
     )
