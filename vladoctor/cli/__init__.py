@@ -13,26 +13,27 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import vladoctor
+from vladoctor.cli.options import DEBUG, FAILED
+from vladoctor.cli.options import debug as _debug
+from vladoctor.cli.options import format_option as _format_option
+from vladoctor.cli.options import split as _split
+from vladoctor.cli.options import traceback_option as _traceback_option
 from vladoctor.errors import UserError
 
 if TYPE_CHECKING:
     from vladoctor.result import RunResult
     from vladoctor.runspec import RunSpec
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
-"""Exit statuses beside those of `RunResult.exit_status`; the last two as a shell counts SIGINT and SIGPIPE."""
-
-DEBUG = "VLADOCTOR_DEBUG"
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""Exit statuses as a shell counts SIGINT and SIGPIPE, beside those of `RunResult.exit_status`."""
 
 _THREADS = "OPENBLAS_NUM_THREADS"
 _SET_HERE: list[str] = []
@@ -162,32 +163,6 @@ def _defect(error: Exception) -> int:
     traceback.print_exc()
     print(f"error: this is a defect of vladoctor, not of your loop: {type(error).__name__}", file=sys.stderr)
     return FAILED
-
-
-def _debug(asked: bool) -> None:
-    if asked:
-        os.environ[DEBUG] = "1"
-
-
-def _traceback_option(command: F) -> F:
-    """`--traceback` also after the command's name, where an error message makes people type it."""
-
-    def switch(_: click.Context, __: click.Parameter, value: bool) -> None:
-        _debug(value)
-
-    return click.option(
-        "--traceback", is_flag=True, expose_value=False, callback=switch, help="Show where an error comes from."
-    )(command)
-
-
-def _format_option(command: F) -> F:
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        help="What goes to stdout: a summary, or the run report.",
-    )(command)
 
 
 class _Diagnose(click.Command):
@@ -697,10 +672,6 @@ def _say_kept(folder: Path) -> None:
         print(f"stopped; {number} kept, judge with: vladoctor replay {kept[0].parent}", file=sys.stderr)
     else:
         print("stopped; nothing had been recorded", file=sys.stderr)
-
-
-def _split(values: Sequence[str]) -> list[str]:
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
 def _compact(value: Any) -> str:
