@@ -100,8 +100,8 @@ def _totals(found: Mapping[str, Any]) -> str:
     if healthy["episodes"]:
         rows += [
             ("healthy episodes", f"{healthy['episodes']}, success {rate(healthy['success'])}"),
-            ("of them with a finding to stop or fix", _alarms(healthy["alarms"], healthy["alarm_bound"])),
-            ("of them with nothing but a look", _alarms(healthy["looks"], healthy["look_bound"])),
+            ("of them with a finding to stop or fix", alarms(healthy["alarms"], healthy["alarm_bound"])),
+            ("of them with nothing but a look", alarms(healthy["looks"], healthy["look_bound"])),
         ]
         if healthy["codes"]:
             rows.append(("codes found in them", _counts(healthy["codes"], healthy["episodes"])))
@@ -194,7 +194,8 @@ def _effect(effect: Mapping[str, float] | None) -> str:
     ).replace("-", "−")
 
 
-def _alarms(count: int, bound: float | None) -> str:
+def alarms(count: int, bound: float | None) -> str:
+    """How many episodes, with the upper bound of their share; see `matrix.upper_bound`."""
     return f"{count} (at 95 % confidence at most {100 * (bound or 0.0):.2g} % of episodes)"
 
 
@@ -223,8 +224,8 @@ def print_matrix(found: Mapping[str, Any], *, reports: Sequence[Path] = (), stre
         plural = "episode" if healthy["episodes"] == 1 else "episodes"
         lines += [
             f"{healthy['episodes']} healthy {plural}: success {rate(healthy['success'])}",
-            f"  with a finding to stop or fix: {_alarms(healthy['alarms'], healthy['alarm_bound'])}",
-            f"  with nothing but a look: {_alarms(healthy['looks'], healthy['look_bound'])}",
+            f"  with a finding to stop or fix: {alarms(healthy['alarms'], healthy['alarm_bound'])}",
+            f"  with nothing but a look: {alarms(healthy['looks'], healthy['look_bound'])}",
         ]
         if healthy["codes"]:
             lines.append(f"  codes: {_counts(healthy['codes'], healthy['episodes'])}")
