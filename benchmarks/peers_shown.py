@@ -23,8 +23,8 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,12 @@ CHECKPOINT = Path(__file__).resolve().parents[1] / "fixtures" / "tiny-openvla"
 SUITE = "libero_object"
 INIT_STATES = (30, 31)
 STEPS = 48
-"""Policy steps in front of the passive checker, and of each episode for lerobot-doctor: past the latest fault's begin."""
+"""Policy steps in front of the passive checker: past the step at which the last fault begins."""
+RECORDED_STEPS = 104
+"""Policy steps of an episode for lerobot-doctor, which wants a hundred."""
 
-NOT_SHOWN = "cannot be shown"
 
-
-class Unfit(Exception):
+class UnfitError(Exception):
     """The tool has no way to be shown this fault; the message says why."""
 
 
@@ -66,7 +66,7 @@ class LoopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         side = loop.policy.image_size
         known = {
             "image": spaces.Box(0, 255, (side, side, 3), np.uint8),
-            "state": spaces.Box(-np.inf, np.inf, (8,), np.float64),
+            "state": spaces.Box(-10.0, 10.0, (8,), np.float64),
         }
         if texts:
             letters = "".join(map(chr, range(32, 127))) + "\n“”"
@@ -117,7 +117,7 @@ def main() -> None:
         for tool, show in TOOLS.items():
             try:
                 said[tool] = {"said": show(loop, name)}
-            except Unfit as reason:
+            except UnfitError as reason:
                 said[tool] = {"not_shown": str(reason)}
             except Exception as error:  # noqa: BLE001 - the tool's verdict, or that it broke on it
                 last = "".join(traceback.format_exception_only(error)).strip()
@@ -176,7 +176,7 @@ def heard(call: Callable[[], Any]) -> list[str]:
 
 def in_the_environment(loop: Loop) -> None:
     if "run_episode" in vars(loop):
-        raise Unfit("the mistake is in the code that runs episodes, outside of any environment")
+        raise UnfitError("the mistake is in the code that runs episodes, outside of any environment")
 
 
 def gymnasium_check(loop: Loop, _: str) -> list[str]:
@@ -248,13 +248,13 @@ def vla_eval_specs(loop: Loop, fault: str) -> list[str]:
         shown = fault == "healthy"
     said = specs.check_specs(gives, takes, wants, offers)
     values = []
-    for command in commands(loop):
+    for command in (one.command for episode in episodes(loop) for one in episode):
         for spec, part in ((takes["position"], command[:3]), (takes["rotation"], command[3:6]),
                            (takes["gripper"], command[6:])):  # fmt: skip
             values += spec.validate(np.asarray(part))
     said += [f"validate: {line}" for line in dict.fromkeys(values)]
     if not shown and not values:
-        raise Unfit("its declarations have no word for it, and all values lie in their ranges")
+        raise UnfitError("its declarations have no word for it, and all values lie in their ranges")
     return said
 
 
@@ -285,7 +285,7 @@ def inspect_robots_check(loop: Loop, fault: str) -> list[str]:
         rate /= 2
     cameras = (CameraSpec(loop.camera, 256, 256),)
     if gives is takes and rate == policy_rate and loop.camera == "agentview" and fault != "healthy":
-        raise Unfit("its declarations have no word for it")
+        raise UnfitError("its declarations have no word for it")
 
     class Libero(EmbodimentBase):
         info = EmbodimentInfo(
@@ -316,7 +316,7 @@ def inspect_robots_check(loop: Loop, fault: str) -> list[str]:
 
 
 def lerobot_doctor(loop: Loop, _: str) -> list[str]:
-    """`lerobot-doctor check` on the loop's episodes, each a copy of its own state, action and success."""
+    """`lerobot-doctor check` on the loop's episodes, as a data set."""
     from lerobot_doctor import cli
 
     with tempfile.TemporaryDirectory() as folder:
@@ -346,54 +346,75 @@ TOOLS: dict[str, Callable[[Loop, str], list[str]]] = {
 # --- The loop's own episodes ---
 
 
-def episodes(loop: Loop) -> list[list[tuple[np.ndarray, list[float], bool]]]:
-    """Of each init state (state before a step, command, success), as the loop runs it; made once."""
+@dataclass(frozen=True)
+class Shown:
+    """A policy step: state and frame before it, the command, and whether the task was done then."""
+
+    state: np.ndarray
+    frame: np.ndarray
+    command: list[float]
+    done: bool
+
+
+def episodes(loop: Loop) -> list[list[Shown]]:
+    """The policy steps of an episode from each init state, as the loop runs it; made once."""
     kept: Any = getattr(loop, "shown_episodes", None)
-    if kept is None:
-        kept, step = [], loop.env.step
-        horizon, loop.horizon = loop.horizon, min(loop.horizon, STEPS)
-        before: list[np.ndarray] = []
+    if kept is not None:
+        return list(kept)
+    kept, step, begin, horizon = [], loop.env.step, loop.begin, loop.horizon
+    before: list[Mapping[str, Any]] = []
 
-        def recorded(action: Any) -> Any:
-            answer = step(action)
-            if before:
-                kept[-1].append((before[-1], [float(value) for value in action], bool(answer[2])))
-            before.append(state(answer[0]))
-            return answer
+    def begun(init_state: np.ndarray) -> dict[str, Any]:
+        before.clear()
+        raw = begin(init_state)
+        before.append(raw)
+        return raw
 
-        loop.env.step = recorded
-        try:
-            for number in INIT_STATES:
-                kept.append([])
-                before.clear()
-                with contextlib.suppress(Exception):  # what an episode raises ends it, as in the loop
-                    loop.run_episode(loop.task.init_states[number])
-        finally:
-            loop.env.step, loop.horizon = step, horizon
-        loop.shown_episodes = kept  # type: ignore[attr-defined]
+    def recorded(action: Any) -> Any:
+        answer = step(action)
+        if before:  # it is past settling
+            seen = before.pop()
+            command = [float(value) for value in action]
+            kept[-1].append(Shown(state(seen), picture_of(seen), command, bool(answer[2])))
+            before.append(answer[0])
+        return answer
+
+    loop.env.step, loop.begin = recorded, begun  # type: ignore[method-assign]
+    loop.horizon = min(horizon, RECORDED_STEPS)
+    try:
+        for number in INIT_STATES:
+            kept.append([])
+            with contextlib.suppress(Exception):  # what an episode raises ends it, as in the loop
+                loop.run_episode(loop.task.init_states[number])
+    finally:
+        loop.env.step, loop.begin, loop.horizon = step, begin, horizon  # type: ignore[method-assign]
+    loop.shown_episodes = kept  # type: ignore[attr-defined]
     return list(kept)
 
 
-def commands(loop: Loop) -> list[list[float]]:
-    return [command for episode in episodes(loop) for _, command, _ in episode]
+def picture_of(raw: Mapping[str, Any]) -> np.ndarray:
+    """The first picture of an observation, uint8 (H, W, 3), with its sides even for the encoder."""
+    frame = next(np.asarray(value) for value in raw.values() if np.ndim(value) == 3)
+    return np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
 
 
-def write_dataset(root: Path, runs: list[list[tuple[np.ndarray, list[float], bool]]], loop: Loop) -> None:
-    """Episodes as a LeRobot data set, version 2.1, without pictures."""
+def write_dataset(root: Path, runs: list[list[Shown]], loop: Loop) -> None:
+    """Episodes as a LeRobot data set, version 2.1."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    (root / "meta").mkdir()
-    data = root / "data" / "chunk-000"
-    data.mkdir(parents=True)
+    camera = f"observation.images.{loop.camera}"
+    data, videos = root / "data" / "chunk-000", root / "videos" / "chunk-000" / camera
+    for folder in (root / "meta", data, videos):
+        folder.mkdir(parents=True)
     rate = int(loop.env.env.control_freq)
     index = 0
     for number, run in enumerate(runs):
         count = len(run)
         table = {
-            "observation.state": [before.astype(np.float32).tolist() for before, *_ in run],
-            "action": [np.float32(command).tolist() for _, command, _ in run],
-            "next.done": [done for *_, done in run],
+            "observation.state": [np.float32(one.state).tolist() for one in run],
+            "action": [np.float32(one.command).tolist() for one in run],
+            "next.done": [one.done for one in run],
             "timestamp": (np.arange(count, dtype=np.float32) / rate).tolist(),
             "frame_index": list(range(count)),
             "episode_index": [number] * count,
@@ -402,21 +423,30 @@ def write_dataset(root: Path, runs: list[list[tuple[np.ndarray, list[float], boo
         }
         index += count
         pq.write_table(pa.table(table), data / f"episode_{number:06d}.parquet")
+        write_video(videos / f"episode_{number:06d}.mp4", [one.frame for one in run], rate)
     single = {"dtype": "int64", "shape": [1], "names": None}
+    side = next((list(one.frame.shape) for run in runs for one in run), [256, 256, 3])
+    video = {
+        "dtype": "video",
+        "shape": side,
+        "names": ["height", "width", "channels"],
+        "info": {"video.fps": rate, "video.codec": "h264", "video.pix_fmt": "yuv420p", "has_audio": False},
+    }
     info = {
         "codebase_version": "v2.1",
         "robot_type": "panda",
         "total_episodes": len(runs),
         "total_frames": index,
         "total_tasks": 1,
-        "total_videos": 0,
+        "total_videos": len(runs),
         "total_chunks": 1,
         "chunks_size": 1000,
         "fps": rate,
         "splits": {"train": f"0:{len(runs)}"},
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": None,
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
         "features": {
+            camera: video,
             "observation.state": {"dtype": "float32", "shape": [8], "names": None},
             "action": {"dtype": "float32", "shape": [7], "names": None},
             "next.done": {"dtype": "bool", "shape": [1], "names": None},
@@ -426,13 +456,34 @@ def write_dataset(root: Path, runs: list[list[tuple[np.ndarray, list[float], boo
     }
     task = loop.task.language
     lines = [{"episode_index": n, "tasks": [task], "length": len(run)} for n, run in enumerate(runs)]
-    statistics = json.loads((CHECKPOINT / "dataset_statistics.json").read_text("utf-8"))[SUITE]["action"]
-    # In the data 1 is an open gripper, in the environment -1 is.
-    stats = {"action": {key: statistics[key] for key in ("mean", "std", "min", "max") if key in statistics}}
+    trained = json.loads((CHECKPOINT / "dataset_statistics.json").read_text("utf-8"))[SUITE]["action"]
+    values = {
+        "observation.state": np.array([one.state for run in runs for one in run]).reshape(-1, 8),
+        "next.done": np.array([[float(one.done)] for run in runs for one in run]).reshape(-1, 1),
+    }
+    statistics = {
+        name: {how: list(getattr(found, how)(axis=0)) for how in ("mean", "std", "min", "max")}
+        for name, found in values.items()
+        if len(found)
+    }
+    statistics["action"] = {how: trained[how] for how in ("mean", "std", "min", "max")}
     (root / "meta" / "info.json").write_text(json.dumps(info), "utf-8")
     (root / "meta" / "tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": task}) + "\n", "utf-8")
     (root / "meta" / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    (root / "meta" / "stats.json").write_text(json.dumps(stats), "utf-8")
+    (root / "meta" / "stats.json").write_text(json.dumps(statistics), "utf-8")
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], rate: int) -> None:
+    import av
+
+    if not frames:
+        return
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 if __name__ == "__main__":
