@@ -1,6 +1,6 @@
 """Other tools on the same faults, run, not read: the section `peers` of docs/evidence.md.
 
-    python benchmarks/peers.py --peers-env .peers --workers 2 --write docs/evidence.md [--matrix FOLDER]
+    python benchmarks/peers.py --peers-env .venv-peers --workers 2 --write docs/evidence.md [--matrix FOLDER]
 
 The tools (requirements/peers.txt) are installed into a folder of their own, once; pip's settings (PIP_NO_INDEX,
 PIP_FIND_LINKS) say from where. Each fault is shown to all of them in a process (peers_shown.py says how); what has its
@@ -72,7 +72,9 @@ SILENT, WARNS, NAMES, NOT_SHOWN = "silent", "warns", "**names**", "–"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers-env", type=Path, default=Path(".peers"), help="folder of the tools; made if missing")
+    parser.add_argument(
+        "--peers-env", type=Path, default=Path(".venv-peers"), help="folder of the tools; made if missing"
+    )
     parser.add_argument("--faults", nargs="*", help="names; by default a choice, and `all` for all")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("reports/peers"))

@@ -64,13 +64,13 @@ class LoopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.query, self.command = loop.stages.query, loop.stages.command
         loop.stages.query, loop.stages.command = self._asked, list
         side = loop.policy.image_size
-        known = {
+        known: dict[str, gymnasium.Space[Any]] = {
             "image": spaces.Box(0, 255, (side, side, 3), np.uint8),
             "state": spaces.Box(-10.0, 10.0, (8,), np.float64),
         }
         if texts:
             letters = "".join(map(chr, range(32, 127))) + "\n“”"
-            known |= {"prompt": spaces.Text(400, min_length=1, charset=letters)}
+            known["prompt"] = spaces.Text(400, min_length=1, charset=letters)
         self.observation_space = spaces.Dict(known)
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
 
@@ -306,7 +306,7 @@ def inspect_robots_check(loop: Loop, fault: str) -> list[str]:
             control_hz=policy_rate,
         )
 
-    report = check_compatibility(Policy(), Libero())  # type: ignore[arg-type]
+    report = check_compatibility(Policy(), Libero())
     embodiment("libero")(Libero)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -412,8 +412,8 @@ def write_dataset(root: Path, runs: list[list[Shown]], loop: Loop) -> None:
     for number, run in enumerate(runs):
         count = len(run)
         table = {
-            "observation.state": [np.float32(one.state).tolist() for one in run],
-            "action": [np.float32(one.command).tolist() for one in run],
+            "observation.state": [one.state.astype(np.float32).tolist() for one in run],
+            "action": [np.asarray(one.command, np.float32).tolist() for one in run],
             "next.done": [one.done for one in run],
             "timestamp": (np.arange(count, dtype=np.float32) / rate).tolist(),
             "frame_index": list(range(count)),
@@ -480,7 +480,7 @@ def write_video(path: Path, frames: Sequence[np.ndarray], rate: int) -> None:
         return
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        (stream.height, stream.width), stream.pix_fmt = frames[0].shape[:2], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -337,8 +337,13 @@ CHECK = Check(
             "rendered frames are cached by the camera's name: the first frame of the episode is returned for ever",
             _cached_render(-1_000),
         ),
-        Fault("frozen-render-late", "the same from control step 10 on", _cached_render(10)),
+        Fault("frozen-render-late", "the same from control step 10 on", _cached_render(10), begins=10),
         Fault("camera-1hz", "the camera is sampled at 1 Hz, the control loop runs at 20 Hz", _slow_camera),
-        Fault("frozen-old", "the camera's thread dies at step 10, and its ring of four frames is read on", _ring),
+        Fault(
+            "frozen-old",
+            "the camera's thread dies at step 10, and its ring of four frames is read on",
+            _ring,
+            begins=10,
+        ),
     ),
 )

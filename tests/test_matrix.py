@@ -19,7 +19,7 @@ import pytest
 from vladoctor import cli, matrix
 from vladoctor.errors import UserError
 from vladoctor.matrix import HEALTHY, difference, exit_status, plan, share, trials_of, upper_bound
-from vladoctor.report.matrix import make_display, print_matrix, section, to_markdown
+from vladoctor.report.matrix import brief, make_display, print_matrix, section, to_markdown
 from vladoctor.runspec import RunSpec, load_run
 from vladoctor.schemas import load_schema
 
@@ -104,6 +104,38 @@ def test_an_episode_that_was_broken_off_is_no_trial_of_the_policy() -> None:
 # Counting.
 
 
+@pytest.mark.parametrize(
+    ("fault", "code", "stage", "step", "near"),
+    [
+        ("black-image", "VD101", "render", -10, 1),  # there from the start: the settle steps show it
+        ("black-image", "VD101", "render", 2, 0),
+        ("black-image-late", "VD101", "render", 30, 1),
+        ("black-image-late", "VD101", "render", 31, 1),
+        ("black-image-late", "VD101", "render", 32, 0),
+        ("black-image-late", "VD101", "render", 0, 0),
+    ],
+)
+def test_a_fault_is_found_in_time_where_its_begin_is_named(
+    fault: str, code: str, stage: str, step: int, near: int
+) -> None:
+    trials = trials_of(report(episode(finding(code, stage, step=step))), fault, "0")
+    total = matrix.matrix([], trials, about={})["total"]
+    assert (total["within_step"]["count"], total["within_step"]["of"]) == (near, 1)
+
+
+def test_a_fault_that_is_not_found_is_not_found_in_time_and_what_a_run_shows_has_no_step() -> None:
+    missed = trials_of(report(episode()), "flip-vertical", "0")
+    of_run = trials_of(report(episode(), overall=(finding("VD201", "image", scope="run"),)), "flip-vertical", "0")
+    total = matrix.matrix([], [*missed, *of_run], about={})["total"]
+    assert (total["within_step"]["count"], total["within_step"]["of"]) == (0, 1)
+
+
+def test_a_late_fault_begins_when_its_summary_says() -> None:
+    faults = {name: fault for name, (fault, _) in matrix.all_faults().items()}
+    for name in ("black-image-late", "frozen-render-late", "frozen-old"):
+        assert f"step {faults[name].begins}" in faults[name].summary
+
+
 def counted() -> dict[str, Any]:
     healthy = [episode(success=True, number=number) for number in range(9)] + [episode(CROP, number=9)]
     flipped = [episode(IMAGE, SATURATION, number=number) for number in range(3)] + [episode(CROP, number=3)]
@@ -153,6 +185,10 @@ def test_a_matrix_is_told_in_tables_and_in_short(capsys: pytest.CaptureFixture[s
     assert "| (healthy) | none | 10 |" in page
     assert "Crashed, and counted nowhere: bgr on 0: Killed" in page
     assert to_markdown(found).startswith("# Fault matrix of a run\n")
+    short = brief(found)
+    assert "| image | 1 | 3/4 = 75 % (30–95) | 3/4 = 75 % (30–95) | 3/4 = 75 % (30–95) | 1 of 1 |" in short
+    assert "- flip-vertical (VD201): first VD201 3/4, VD202 1/4; beside it VD202 1/4" in short
+    assert "| unnorm-bridge | VD501 | 1/2 | 1/2 | 3 | 1/2 | −40" in short
     print_matrix(found)
     shown = capsys.readouterr().out
     assert "its code found 4/6 = 67 %" in shown

@@ -113,6 +113,7 @@ class Fault:
 
     Attributes:
         episodes, steps: how many episodes of a task, and policy steps of each, it takes until it can be seen.
+        begins: policy step from which on something is wrong.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Fault:
     before_env: Callable[[], Callable[[], None]] | None = None
     episodes: int = 1
     steps: int = 24
+    begins: int = 0
 
 
 Verdict = Problem | Clear | Abstention

@@ -27,7 +27,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import vladoctor
-from vladoctor.check import Check, Severity, all_checks, all_faults
+from vladoctor.check import Check, Severity, Stage, all_checks, all_faults
 from vladoctor.errors import UserError
 from vladoctor.report.json import CONFIDENCE, success_interval
 
@@ -45,6 +45,9 @@ NOTHING = "none"
 
 VERDICTS = ("right", "stage", "wrong", "nothing")
 """Of a trial: its fault's code first, another code of the same stage, of another stage, or no finding."""
+
+AT_ONCE = (Stage.RENDER, Stage.OBSERVE, Stage.IMAGE, Stage.PROMPT, Stage.PROCESS, Stage.DECODE, Stage.UNNORMALISE)
+"""Stages whose faults show in the first step that they touch: observation, image, prompt, tokens, statistics."""
 
 _CHILD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}
 """A thread for each process: several that each take every core are slower than one."""
@@ -505,6 +508,7 @@ def _total(
         "alone": share(sum(trial["verdict"] == "right" and not trial["others"] for trial in broken), count),
         "verdicts": {name: verdicts[name] for name in VERDICTS},
         "faults_always_first": sum(all(t["verdict"] == "right" for t in found) for found in by_fault.values()),
+        "within_step": _within_step([trial for trial in broken if all_faults()[trial["fault"]][1].stage in AT_ONCE]),
     }
 
 
@@ -542,9 +546,26 @@ def _of_fault(name: str, trials: Sequence[Mapping[str, Any]], healthy: Sequence[
         "others": dict(sorted(Counter(code for trial in trials for code in trial["others"]).items())),
         "consequences": dict(sorted(Counter(code for trial in trials for code in trial["consequences"]).items())),
         "step": {"median": statistics.median(steps), "max": max(steps)} if steps else None,
+        "begins": all_faults()[name][0].begins,
+        "within_step": _within_step(trials),
         "success": success,
         "effect": difference(success, _success([trial for trial in healthy if trial["task"] in tasks])),
     }
+
+
+def _within_step(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the trials in which an episode can show the step: those whose code is found where the fault begins, give or
+    take a step. One that is there from the start may be seen in the settle steps.
+    """
+    faults = all_faults()
+    near = total = 0
+    for trial in trials:
+        if _needs_run(trial["fault"]) or (trial["named"] and trial["step"] is None):
+            continue  # the run as a whole says it
+        total += 1
+        begins = faults[trial["fault"]][0].begins
+        near += trial["step"] is not None and (begins - 1 if begins else -1_000) <= trial["step"] <= begins + 1
+    return share(near, total)
 
 
 def _checks(broken: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

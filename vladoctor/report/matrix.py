@@ -15,7 +15,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from vladoctor.matrix import HEALTHY, Display
+from vladoctor.check import Stage
+from vladoctor.matrix import HEALTHY, Display, share
 from vladoctor.report.json import to_text, write_atomically
 
 VERSIONS = ("python", "torch", "transformers", "mujoco", "robosuite", "numpy")
@@ -45,6 +46,30 @@ def to_markdown(found: Mapping[str, Any]) -> str:
     heading = f"# Fault matrix of {found['run']['source'] or 'a run'}"
     parts = [heading, "", setting(found), "", *_incomplete(found), section(found)]
     return "\n".join(parts) + "\n"
+
+
+def brief(found: Mapping[str, Any]) -> str:
+    """The same for a page that says more than this: in all, by stage, by check, what went wrong, and each fault in a
+    line.
+    """
+    parts = [_totals(found), _stages(found), _checks(found), _missed(found), _left_out(found), _crashed(found)]
+    lines = _table(
+        ("fault", "its code", "found", "first", "first step", "success", "against healthy, points"),
+        [
+            (
+                each["fault"],
+                each["code"],
+                f"{each['recall']['count']}/{each['trials']}" + " runs" * (each["unit"] == "run"),
+                f"{each['verdicts']['right']}/{each['trials']}",
+                f"{each['step']['median']:g}" if each["step"] else "–",
+                f"{each['success']['count']}/{each['success']['of']}",
+                _effect(each["effect"]),
+            )
+            for each in found["faults"]
+        ],
+    )
+    parts.append(f"<details><summary>Every fault</summary>\n\n{lines}\n\n</details>")
+    return "\n\n".join(part for part in parts if part)
 
 
 def section(found: Mapping[str, Any]) -> str:
@@ -97,6 +122,8 @@ def _totals(found: Mapping[str, Any]) -> str:
                 f"{verdicts['right']} / {verdicts['stage']} / {verdicts['wrong']} / {verdicts['nothing']}",
             ),
         ]
+    if total.get("within_step", {}).get("of"):
+        rows.append(("found within a step of its begin (faults from render to decode)", rate(total["within_step"])))
     if healthy["episodes"]:
         rows += [
             ("healthy episodes", f"{healthy['episodes']}, success {rate(healthy['success'])}"),
@@ -151,6 +178,40 @@ def _checks(found: Mapping[str, Any]) -> str:
         for each in found["checks"]
     ]  # fmt: skip
     return _table(("check", "faults", "recall (95 % interval)", "first (95 % interval)", "beside other faults"), rows)
+
+
+def _stages(found: Mapping[str, Any]) -> str:
+    """By stage of the loop: what is found, what comes first, when, and in how many faults success falls."""
+    stages: dict[str, list[Mapping[str, Any]]] = {}
+    for each in sorted(found["faults"], key=lambda each: Stage(each["stage"]).order):
+        stages.setdefault(each["stage"], []).append(each)
+    rows = []
+    for stage, faults in stages.items():
+        trials = sum(each["trials"] for each in faults)
+        near = [each.get("within_step") or share(0, 0) for each in faults]
+        told = [each["effect"] for each in faults if each["effect"]]
+        rows.append(
+            (
+                stage,
+                str(len(faults)),
+                rate(share(sum(each["recall"]["count"] for each in faults), trials)),
+                rate(share(sum(each["verdicts"]["right"] for each in faults), trials)),
+                rate(share(sum(each["count"] for each in near), sum(each["of"] for each in near))),
+                f"{sum(each['high'] < 0 for each in told)} of {len(told)}" if told else "–",
+            )
+        )
+    heads = ("stage", "faults", "found", "first", "within a step of its begin", "faults that lower the success rate")
+    return _table(heads, rows) if rows else ""
+
+
+def _missed(found: Mapping[str, Any]) -> str:
+    lines = [
+        f"- {each['fault']} ({each['code']}): first {_counts(each['first'], each['trials'])}"
+        + (f"; beside it {_counts(each['others'], each['trials'])}" if each["others"] else "")
+        for each in found["faults"]
+        if each["verdicts"]["right"] < each["trials"] or each["others"]
+    ]
+    return "\n".join(["Not first every time, or not alone:", "", *lines]) if lines else ""
 
 
 def _left_out(found: Mapping[str, Any]) -> str:
