@@ -60,6 +60,7 @@ class Loop:
         solved: episodes of each task that the policy solves; others: of each of the suite's other tasks.
         options: what its command line says for a task, an init state, a number of episodes and a seed, in that order
             (`{task}`, `{first}`, `{count}`, `{seed}`).
+        seeded, from_first: whether it takes a seed, and the number of its first init state; else that is 0.
     """
 
     name: str
@@ -69,20 +70,26 @@ class Loop:
     others: int = 0
     options: str = ""
     seeded: bool = True
+    from_first: bool = True
     policy_works: bool = True
 
     def jobs(self, scale: float) -> Iterator[Job]:
         number = 0
-        tasks = [SOLVED, *OTHERS] if self.client else [SOLVED, TOMATO, *OTHERS]
-        for place, task in enumerate(tasks):
-            trained = task in (SOLVED, TOMATO)
-            wanted = self.solved if trained else self.others
+        for task in [SOLVED, *OTHERS] if self.client else [SOLVED, TOMATO, *OTHERS]:
+            wanted = self.solved if task in (SOLVED, TOMATO) else self.others
             wanted = max(1, round(scale * wanted)) if wanted else 0
-            # Other states in each loop and task, where it does not matter whether the policy has seen them.
-            start = HELD_OUT[0] if trained else (7 * place + 11 * len(self.name)) % (INIT_STATES - TOGETHER)
             for first in range(0, wanted, TOGETHER):
-                yield Job(self, task, start + first, min(TOGETHER, wanted - first), seed=7 + number)
+                count = min(TOGETHER, wanted - first)
+                yield Job(self, task, self.start(task) + first, count, seed=7 + number)
                 number += 1
+
+    def start(self, task: str) -> int:
+        """Number of the first init state; others in each loop and task where the policy has seen none of them."""
+        if not self.from_first:
+            return 0
+        if task in (SOLVED, TOMATO):
+            return HELD_OUT[0]
+        return (7 * int(task) + 11 * len(self.name)) % (INIT_STATES - TOGETHER)
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,9 @@ LOOPS = (
     Loop("gym-sync", "LIBERO behind gymnasium.Env, SyncVectorEnv of one", "gym-vector-async", 10, 2,
          f"{LIBERO_GYM} --vectorization sync --num-envs 1", seeded=False),
     Loop("lerobot-smolvla", "`lerobot-eval`, SmolVLA with random weights", "lerobot-smolvla", 5, 2, LEROBOT,
-         policy_works=False),
-    Loop("lerobot-act", "`lerobot-eval`, ACT with random weights", "lerobot-act", 5, 1, LEROBOT, policy_works=False),
+         from_first=False, policy_works=False),
+    Loop("lerobot-act", "`lerobot-eval`, ACT with random weights", "lerobot-act", 5, 1, LEROBOT,
+         from_first=False, policy_works=False),
 )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def test_what_is_kept_is_written_again_and_what_is_lacking_is_told(page: Path, t
 
 
 def test_the_campaign_is_large_and_varied_enough() -> None:
-    without_lerobot = [loop for loop in healthy.LOOPS if "lerobot" not in loop.name]
+    without_lerobot = [loop for loop in healthy.LOOPS if loop.from_first]
     jobs = [job for loop in without_lerobot for job in loop.jobs(1.0)]
     count = sum(job.count for job in jobs)
     bound = upper_bound(0, count)
