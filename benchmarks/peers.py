@@ -67,7 +67,7 @@ SPEAKS_OF: Mapping[str, str] = {
 }
 """Words in which a message names what a check's faults break; a check that is missing has none in any of the tools."""
 
-SILENT, WARNS, NAMES, NOT_SHOWN = "silent", "warns", "**names**", "–"
+SILENT, WARNS, NAMES, NOT_SHOWN, NOT_RUN = "silent", "warns", "**names**", "–", "not run"
 
 
 def main() -> None:
@@ -164,6 +164,9 @@ def verdicts(fault: str, result: Mapping[str, Any], healthy: Mapping[str, Any]) 
         if "not_shown" in told:
             cells[tool] = {"verdict": NOT_SHOWN, "new": [], "why": told["not_shown"]}
             continue
+        if "not_run" in told or "not_run" in healthy["tools"][tool]:
+            cells[tool] = {"verdict": NOT_RUN, "new": [], "why": told.get("not_run", "nor was the healthy loop")}
+            continue
         if fault == HEALTHY:
             cells[tool] = {"verdict": f"{len(told['said'])} said" if told["said"] else SILENT, "new": told["said"]}
             continue
@@ -219,7 +222,7 @@ def section(
         f"{f'drops in {drops} of {len(known)}' if known else '–'} | "
         f"{f'always in {right} of {len(known)}' if known else '–'} |"
     )
-    versions = ", ".join(f"{name} {number}" for name, number in results[HEALTHY]["versions"].items())
+    versions = ", ".join(f"{name} {number or '(missing)'}" for name, number in results[HEALTHY]["versions"].items())
     said = [
         f"- {name}, {tool}: {'; '.join(f'`{line}`' for line in cell['new'][:3])}"
         + (f" and {len(cell['new']) - 3} more" if len(cell["new"]) > 3 else "")
@@ -229,6 +232,10 @@ def section(
     ]
     lines += ["", "What was said, of the healthy loop first:", "", *said]
     lines += [f"- Could not be run: {name}: {why.strip().splitlines()[-1]}" for name, why in failed.items()]
+    missing = {
+        f"{tool}: {cells[HEALTHY][tool]['why']}" for tool in tools if "not_run" in results[HEALTHY]["tools"][tool]
+    }
+    lines += [f"- Not run on this machine: {why}" for why in sorted(missing)]
     return "\n".join([f"{versions}; {machine()}.", "", *lines])
 
 

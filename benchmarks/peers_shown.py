@@ -25,7 +25,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,14 @@ def main() -> None:
                 said[tool] = {"said": show(loop, name)}
             except UnfitError as reason:
                 said[tool] = {"not_shown": str(reason)}
+            except ImportError as error:
+                said[tool] = {"not_run": str(error)}
             except Exception as error:  # noqa: BLE001 - the tool's verdict, or that it broke on it
                 last = "".join(traceback.format_exception_only(error)).strip()
                 said[tool] = {"said": [f"raised {last}"], "traceback": traceback.format_exc()}
-    packages = ("gymnasium", "stable-baselines3", "vla-eval", "inspect-robots", "lerobot-doctor")
-    result = {"fault": name, "tools": said, "versions": {package: version(package) for package in packages}}
+    packages = ("gymnasium", "stable_baselines3", "vla-eval", "inspect-robots", "lerobot-doctor")
+    found = {one.metadata["Name"]: one.version for one in distributions()}
+    result = {"fault": name, "tools": said, "versions": {package: found.get(package) for package in packages}}
     out.write_text(json.dumps(result, indent=1), "utf-8")
 
 

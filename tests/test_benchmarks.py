@@ -136,6 +136,14 @@ def test_what_a_tool_says_of_the_healthy_loop_counts_for_nothing() -> None:
     assert (quiet["a"]["verdict"], quiet["b"]["verdict"]) == (peers.SILENT, peers.NOT_SHOWN)
 
 
+def test_a_tool_that_is_not_installed_says_nothing_of_a_fault() -> None:
+    lacking: dict[str, Any] = {"tools": {"a": {"not_run": "No module named 'a'"}}, "versions": {"a": None}}
+    cells = {name: peers.verdicts(name, lacking, lacking) for name in ("healthy", "flip-vertical")}
+    text = peers.section(dict.fromkeys(cells, lacking), cells, None, {})
+    assert "| flip-vertical | image, VD201 | not run | – | – |" in text
+    assert "- Not run on this machine: a: No module named 'a'" in text
+
+
 def test_the_peers_table_has_our_column_and_that_of_the_success_rate() -> None:
     results = {"healthy": shown(a=["odd"]), "flip-vertical": shown(a=["odd"]), "unnorm-bridge": shown(a=["very odd"])}
     cells = {name: peers.verdicts(name, result, results["healthy"]) for name, result in results.items()}
