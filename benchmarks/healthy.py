@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -284,7 +285,7 @@ def counted(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def section(rows: Sequence[Mapping[str, Any]], loops: Sequence[Loop]) -> str:
     by_loop = {loop.name: [row for row in rows if row["loop"] == loop.name] for loop in loops}
     heads = ["loop", "episodes (processes)", "tasks", "init states", "seeds", "success where the policy was trained",
-             "stop", "fix", "look", "false-alarm rate an episode: stop or fix"]  # fmt: skip
+             "checks with a verdict", "stop", "fix", "look", "stop or fix: at most"]  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     everything: list[dict[str, Any]] = []
     for loop in loops:
@@ -308,7 +309,9 @@ def section(rows: Sequence[Mapping[str, Any]], loops: Sequence[Loop]) -> str:
         f"{'; '.join(machines)}; {named}. {total['episodes']} episodes in {len(used)} processes, with a finding to "
         f"stop or fix: **{alarms(total['alarms'], total['alarm_bound'])}**; with nothing but a look: "
         f"{alarms(total['looks'], total['look_bound'])}. Episodes end with success or after "
-        f"{' or '.join(map(str, steps))} policy steps{'' if steps != [HORIZON] else ', the horizon of the suite'}."
+        f"{' or '.join(map(str, steps))} policy steps{'' if steps != [HORIZON] else ', the horizon of the suite'}. "
+        "In the table: episodes by their gravest finding, the one-sided 95 % bound of their share, and how many "
+        "checks had enough evidence for a verdict on an episode (median)."
     )
     return "\n".join([intro, "", *lines, "", *_findings(used), "", *_not_varied(used)])
 
@@ -322,6 +325,9 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]], trials: Sequence[Mapping
     solved = _healthy([trial for trial in trials if trial["task"] in (SOLVED, TOMATO)])["success"]
     grave = Counter(trial["severity"] for trial in trials)
     jobs = [row["job"] for row in rows]
+    checks = [episode["checks"] for row in rows for episode in row["report"]["episodes"]]
+    judged = [sum(check["state"] in ("passed", "failed") for check in each) for each in checks]
+    total = max(map(len, checks), default=0)
     states = {state for job in jobs for state in range(job["first"], job["first"] + job["count"])}
     seeded = {loop.name for loop in LOOPS if loop.seeded}
     seeds = {row["job"]["seed"] for row in rows if row["loop"] in seeded}
@@ -331,8 +337,9 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]], trials: Sequence[Mapping
         str(len(states)),
         str(len(seeds) or 1),
         rate(solved) if works else "–",
+        f"{median(judged):g} of {total}" if judged else "–",
         *(str(grave[severity.value]) for severity in Severity),
-        alarms(found["alarms"], found["alarm_bound"]),
+        f"{100 * found['alarm_bound']:.2g} %" if found["episodes"] else "–",
     ]
     return f"| {name} | {' | '.join(cells)} |"
 
