@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 
@@ -33,10 +31,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("reports/faults"))
     parser.add_argument("--write", type=Path, help="Markdown file whose section `catalogue` is replaced")
-    parser.add_argument("--machine", help="what to call the machine in the table; by default its cores are counted")
+    parser.add_argument("--machine", default="", help="what to call the machine in the table")
     parser.add_argument("--json", action="store_true", help="print the matrix as JSON")
     arguments = parser.parse_args()
-    machine = arguments.machine or ""
     if arguments.matrix:
         found = json.loads((arguments.matrix / "matrix.json").read_text("utf-8"))
     elif arguments.run:
@@ -49,10 +46,9 @@ def main() -> None:
         )
         found = run_matrix(what, arguments.out, workers=arguments.workers, display=make_display())
         write_matrix(found, arguments.out)
-        machine = machine or f"{platform.machine()}, {os.cpu_count()} cores, {arguments.workers} processes"
     else:
         parser.error("name a run file, or a folder with --matrix")
-    text = f"{setting(found, machine)}\n\n{brief(found)}"
+    text = f"{setting(found, arguments.machine)}\n\n{brief(found)}"
     print(json.dumps(found, indent=1) if arguments.json else text)
     if not found["complete"]:
         sys.exit("interrupted; what is complete is kept, the same command goes on with the rest")

@@ -304,6 +304,7 @@ def test_what_is_there_is_not_run_again(bench: Callable[..., int], capsys: pytes
     jsonschema.validate(found, load_schema("matrix"))
     assert found == json.loads(Path("out/matrix.json").read_text())
     assert found["complete"]
+    assert f"Machine: {os.cpu_count()} cores, " in Path("out/matrix.md").read_text()
     assert [row["fault"] for row in found["rows"]] == ["healthy", "flip-vertical", "transpose"]
     assert "2 of them from an earlier time" in err
     assert "3 of 3: transpose, 0: VD201 1/1" in err

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -193,6 +194,7 @@ def run_matrix(what: Plan, out: Path, *, workers: int, display: Display) -> dict
         interrupted = True
     finally:
         display.finish()
+    about["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, {workers} processes"
     ordered = [rows[job] for job in what.jobs if job in rows]
     places = {(job.name, job.task): place for place, job in enumerate(what.jobs)}
     trials.sort(key=lambda trial: places[trial["fault"], trial["task"]])

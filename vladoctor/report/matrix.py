@@ -85,6 +85,7 @@ def setting(found: Mapping[str, Any], machine: str = "") -> str:
     """Where the numbers come from, in one line."""
     run = found["run"]
     versions = run.get("versions") or {}
+    machine = machine or run.get("machine") or ""
     said = [f"Machine: {machine}."] if machine else []
     said.append(
         f"vladoctor {found['vladoctor']}, " + ", ".join(f"{n} {versions.get(n) or '?'}" for n in VERSIONS) + "."
