@@ -2,10 +2,10 @@
 
     python benchmarks/peers.py --peers-env .venv-peers --workers 2 --write docs/evidence.md [--matrix FOLDER]
 
-The tools (requirements/peers.txt) are installed into a folder of their own, once; pip's settings (PIP_NO_INDEX,
-PIP_FIND_LINKS) say from where. Each fault is shown to all of them in a process (peers_shown.py says how); what has its
-result below --out is not run again. `--matrix` names the folder of a `vladoctor faults` run, of which the last two
-columns are made: what vladoctor says, and what the success rate alone does.
+The tools (requirements/peers.txt) are installed into a folder of their own, once, unless it is there already. Each
+fault is shown to all of them in a process (peers_shown.py says how); what has its result below --out is not run again.
+`--matrix` names the folder of a `vladoctor faults` run, of which the last two columns are made: what vladoctor says,
+and what the success rate alone does.
 
 What a tool says of a fault counts where it does not say the same, but for numbers, of the healthy loop. It *names* the
 fault where it speaks of the thing that is wrong (`SPEAKS_OF`), and otherwise *warns*. All raw output is kept in
@@ -106,10 +106,15 @@ def main() -> None:
 
 
 def install(folder: Path) -> None:
-    """Install the tools without touching this Python's own packages, which they use for the rest."""
+    """Install the tools without touching this Python's own packages, which they use for the rest.
+
+    A folder that this has not made is taken as it is.
+    """
     stamp, wanted = folder / "peers-stamp", f"{sys.version}\n{PINS.read_text('utf-8')}"
-    if stamp.is_file() and stamp.read_text("utf-8") == wanted:
+    if folder.is_dir() and (not stamp.is_file() or stamp.read_text("utf-8") == wanted):
         return
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp.write_text("unfinished", "utf-8")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
     subprocess.run([*command, "-r", str(PINS)], stdin=subprocess.DEVNULL, check=True)
     stamp.write_text(wanted, "utf-8")
