@@ -215,6 +215,27 @@ def test_environments_in_worker_processes_are_set_aside(tmp_path: Path) -> None:
     assert any("2 recordings of environments in processes below" in note for note in found["notes"])
 
 
+def test_without_a_known_policy_an_episode_of_a_vector_environment_counts_once(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        import gymnasium, numpy as np
+        from disc import Disc
+
+        if __name__ == "__main__":
+            envs = gymnasium.vector.AsyncVectorEnv([Disc, Disc])
+            envs.reset(seed=0)
+            for _ in range(4):
+                envs.step(np.array([[0.1, 0.2], [0.3, 0.4]], np.float32))
+            envs.close()
+        """,
+    )
+    found = report(watched(["program.py"], tmp_path).folder)
+    assert len(found["episodes"]) == 2
+    assert all("process" in episode["trace"] for episode in found["episodes"])
+    assert any("2 recordings of a vector environment whose" in note for note in found["notes"])
+
+
 def test_a_run_file_with_a_command(tmp_path: Path) -> None:
     write(tmp_path, PROGRAM)
     (tmp_path / "run.yaml").write_text("loop: {command: [program.py, --x]}\nchecks: {select: [VD101]}\n")

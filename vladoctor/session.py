@@ -99,8 +99,9 @@ def judge_traces(
     """Judge recorded episodes, of one process or of several that belong together.
 
     Of a vector environment with its single ones in processes of their own, the policy's process sees every step as
-    well: what the others recorded is set aside where no policy was asked in it. So is what a policy's own process
-    recorded, a server's say, where the program that asked it recorded its answers.
+    well: what the others recorded is set aside where no policy was asked in it; where no policy was seen at all, it is
+    the vector environment's own, which knows less. So is what a policy's own process recorded, a server's say, where
+    the program that asked it recorded its answers.
 
     Args:
         paths: trace files.
@@ -144,20 +145,24 @@ def _set_aside(episodes: Sequence[Episode], parents: Parents) -> tuple[list[Epis
     asked = [one for one in loops if any(True for _ in one.queries())]
     asking = {one.run["process"] for one in asked if "process" in one.run}
 
-    def is_worker(episode: Episode) -> bool:
-        process, seen = episode.run.get("process"), set()
-        while process is not None and process not in seen:
-            seen.add(process)
+    def started_by(episode: Episode) -> set[int]:
+        """The processes above the one that recorded it."""
+        found: set[int] = set()
+        process = above.get(episode.run.get("process"))
+        while process is not None and process not in found:
+            found.add(process)
             process = above.get(process)
-            if process in asking:
-                return True
-        return False
+        return found
 
-    workers = [one for one in loops if not any(True for _ in one.queries()) and is_worker(one)]
+    silent = [one for one in loops if not any(True for _ in one.queries())]
+    workers = [one for one in silent if started_by(one) & asking]
+    single = {process for one in loops if "place" not in one.task for process in started_by(one)} - asking
+    vectors = [one for one in silent if "place" in one.task and one.run.get("process") in single]
     notes: list[str] = []
     aside: set[int] = set()
     for group, what in (
         (workers, "of environments in processes below the policy's, which recorded the same steps"),
+        (vectors, "of a vector environment whose environments recorded the same steps in processes of their own"),
         (alone if asked else [], "of the policy alone, whose answers stand in the recordings of the loop"),
     ):
         aside.update(map(id, group))
