@@ -156,3 +156,18 @@ def test_pictures_left_out_for_the_budgets_sake_are_no_hole() -> None:
     assert note in found["render"].why
     assert note in found["image"].why
     assert not any(one.hole for one in found.values())
+
+
+def test_a_recording_that_was_cut_off_has_lost_its_remarks_on_what_was_left_out() -> None:
+    """As under a program that was killed on a machine with too much to do."""
+    episode = replace(whole(), truncated=True, outcome=Outcome("interrupted", False, 12))
+    rare = [step if step.number % 5 == 0 else replace(step, frames={}) for step in episode.steps]
+    budget = {"limit": 0.01, "shed": ["full frames", "probabilities of tokens", "pictures of four steps in five"]}
+    known = table(replace(episode, steps=rare, run={"budget": budget}))["render"]
+    assert "to stay within 1% of a step: no pictures of four steps in five" in known.why
+    unknown = table(replace(episode, steps=rare))["render"]
+    assert "cut off" in unknown.why
+    assert (known.state, unknown.state, known.hole, unknown.hole) == (PARTLY, PARTLY, False, False)
+    never = table(replace(episode, steps=[replace(step, frames={}) for step in episode.steps]))["render"]
+    assert never.hole
+    assert "no picture was found" in never.why

@@ -45,6 +45,7 @@ ELSEWHERE = (
     "(actions) can be seen"
 )
 BY_DATA = "the query was told of by hand (doctor.asked), with what the program itself knows of it"
+CUT_OFF = "the recording was cut off, and with it what it says of pictures that were left out"
 NO_QUERY = "no policy that vladoctor knows was asked"
 NO_ENVIRONMENT = "no environment was stepped in this process: it is the policy's alone"
 NOT_IDS = "no ids of an action were seen: the policy answers in numbers, or decodes where there is no tap"
@@ -172,7 +173,7 @@ class _Seen:
             through = "pixel_values"
         else:
             through = f"what {self.boundary} was given"
-        left_out = self._left_out()
+        left_out = self._left_out(any(query.image is not None for query in self.queries))
         why = left_out or self._note(
             r"(model's|image|picture).*(not recorded|could not be decoded)", r"no picture among"
         )
@@ -271,13 +272,25 @@ class _Seen:
         """The first of the recorder's own remarks that fits."""
         return next((note for pattern in patterns for note in self.notes if re.search(pattern, note)), "")
 
-    def _left_out(self) -> str:
-        """The remark that pictures were left out, to take no more than the budget of a step."""
-        return self._note(r"to stay within .*no pictures")
+    def _left_out(self, some: bool) -> str:
+        """The remark that pictures were left out, to take no more than the budget of a step.
+
+        Remarks are written when a recording is closed. One that was cut off has what the run had left out when the
+        episode began; where there are some pictures, it cannot be told whether the others were left out.
+        """
+        remark = self._note(r"to stay within .*no pictures")
+        if remark or not self.episode.truncated:
+            return remark
+        budget = self.episode.run.get("budget") or {}
+        shed = next((what for what in budget.get("shed", ()) if what.startswith("pictures")), "")
+        if shed:
+            return f"to stay within {budget['limit']:.0%} of a step: no {shed}"
+        return CUT_OFF if some else ""
 
     def _no_frames(self) -> tuple[str, str]:
-        if self._left_out():
-            return self._left_out(), ""
+        left_out = self._left_out(any(step.frames for step in self.steps))
+        if left_out:
+            return left_out, ""
         why = self._note(r"(camera|observation|pixels|picture|frame).*not recorded", r"could not be read")
         return why or "no picture was found in the observations", ON_CPU if "GPU" in why else NAME_FRAMES
 
