@@ -510,7 +510,7 @@ def _total(
         "alone": share(sum(trial["verdict"] == "right" and not trial["others"] for trial in broken), count),
         "verdicts": {name: verdicts[name] for name in VERDICTS},
         "faults_always_first": sum(all(t["verdict"] == "right" for t in found) for found in by_fault.values()),
-        "within_step": _within_step([trial for trial in broken if all_faults()[trial["fault"]][1].stage in AT_ONCE]),
+        "within_step": _within_step([trial for trial in broken if _shows_at_once(trial["fault"])]),
     }
 
 
@@ -553,6 +553,12 @@ def _of_fault(name: str, trials: Sequence[Mapping[str, Any]], healthy: Sequence[
         "success": success,
         "effect": difference(success, _success([trial for trial in healthy if trial["task"] in tasks])),
     }
+
+
+def _shows_at_once(fault: str) -> bool:
+    """A symptom takes its time."""
+    check = all_faults()[fault][1]
+    return check.stage in AT_ONCE and not check.symptom
 
 
 def _within_step(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from vladoctor.report.json import to_text, write_atomically
 VERSIONS = ("python", "torch", "transformers", "mujoco", "robosuite", "numpy")
 """Whose versions are named above the tables: what can change a policy's answers or the pictures."""
 
+_AT_ONCE = "faults of observation, image, prompt, tokens, statistics: found within a step of their begin"
+
 MISSED_SHOWN = 20
 """Faults that were not named first every time are listed on the terminal up to so many."""
 
@@ -124,7 +126,7 @@ def _totals(found: Mapping[str, Any]) -> str:
             ),
         ]
     if total.get("within_step", {}).get("of"):
-        rows.append(("found within a step of its begin (faults from render to decode)", rate(total["within_step"])))
+        rows.append((_AT_ONCE, rate(total["within_step"])))
     if healthy["episodes"]:
         rows += [
             ("healthy episodes", f"{healthy['episodes']}, success {rate(healthy['success'])}"),
