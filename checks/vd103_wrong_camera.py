@@ -459,13 +459,15 @@ CHECK = Check(
         ),
         Fault(
             "camera-frontview",
-            "the loop takes `frontview`, another fixed camera of the scene (openvla/openvla#220)",
+            "the loop takes `frontview`, another fixed camera of the scene",
             _frontview,
+            reports=("openvla/openvla#220",),
         ),
         Fault(
             "camera-alias",
-            "a wrapper renames the cameras and exchanges them (strands-labs/robots#168)",
+            "a wrapper renames the cameras and exchanges them",
             _alias,
+            reports=("strands-labs/robots#168",),
         ),
     ),
 )

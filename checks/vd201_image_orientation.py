@@ -61,6 +61,7 @@ at.
 - strands-labs/robots#168: the rotation was lost in a re-implementation, success rate 0.
 - openvla/openvla#220: raw, vertically flipped frames given to the model.
 - What training did: openvla/openvla@c8f03f4 experiments/robot/libero/libero_utils.py:56.
+- ARISE-Initiative/robomimic#203: the macro IMAGE_CONVENTION has no effect, because frames are flipped all the same.
 """
 
 from __future__ import annotations
@@ -278,14 +279,30 @@ CHECK = Check(
     needs=(Stage.RENDER, Stage.IMAGE),
     thresholds=THRESHOLDS,
     faults=(
-        Fault("flip-vertical", "the loop flips frames vertically, `[::-1]`, and no more", _orient("flip-vertical")),
-        Fault("flip-horizontal", "the loop mirrors frames, `[:, ::-1]`, and no more", _orient("flip-horizontal")),
-        Fault("no-rotation", "the model is given the raw frame as it is", _orient("identity")),
+        Fault(
+            "flip-vertical",
+            "the loop flips frames vertically, `[::-1]`, and no more",
+            _orient("flip-vertical"),
+            reports=("openvla/openvla#295",),
+        ),
+        Fault(
+            "flip-horizontal",
+            "the loop mirrors frames, `[:, ::-1]`, and no more",
+            _orient("flip-horizontal"),
+            reports=("huggingface/lerobot#3882",),
+        ),
+        Fault(
+            "no-rotation",
+            "the model is given the raw frame as it is",
+            _orient("identity"),
+            reports=("Ke-Wang1017/openpi_subtask#3", "strands-labs/robots#168"),
+        ),
         Fault("transpose", "the loop exchanges rows and columns", _orient("transpose")),
         Fault(
             "opencv-convention",
             'robosuite.macros.IMAGE_CONVENTION is "opencv": raw frames come upright, and the loop rotates them still',
             before_env=_opencv_convention,
+            reports=("ARISE-Initiative/robomimic#305", "ARISE-Initiative/robomimic#203"),
         ),
     ),
 )

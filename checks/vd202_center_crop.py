@@ -273,7 +273,7 @@ CHECK = Check(
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD103", "VD104", "VD105"),
     faults=(
-        Fault("no-crop", "the centre crop is left out (openvla/openvla#201)", _crop(lambda frame: frame)),
+        Fault("no-crop", "the centre crop is left out", _crop(lambda frame: frame), reports=("openvla/openvla#201",)),
         Fault("crop-side", "0.9 is taken for the crop's side, not its area", _crop(lambda frame: _middle(frame, 0.9))),
         Fault("crop-twice", "the loop crops, and the policy's own preprocessing crops again", _crop_again),
         Fault("crop-corner", "the crop is cut from the upper left corner, not the middle", _crop(_corner)),

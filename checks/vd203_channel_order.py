@@ -160,11 +160,14 @@ CHECK = Check(
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD103", "VD104", "VD105"),
     faults=(
-        Fault("bgr", "the loop converts frames to BGR, as for OpenCV (XPolicyLab/XPolicyLab#53)", _exchange),
+        Fault(
+            "bgr", "the loop converts frames to BGR, as for OpenCV", _exchange, reports=("XPolicyLab/XPolicyLab#53",)
+        ),
         Fault(
             "bgr-decoded",
-            "frames travel as JPEG and are decoded by OpenCV, which gives BGR (pollen-robotics/pollen-vision#155)",
+            "frames travel as JPEG and are decoded by OpenCV, which gives BGR",
             _decoded_by_opencv,
+            reports=("pollen-robotics/pollen-vision#155",),
         ),
     ),
 )

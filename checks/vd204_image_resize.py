@@ -401,10 +401,17 @@ CHECK = Check(
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD103", "VD104", "VD105", "VD202"),
     faults=(
-        Fault("squash", "the camera is 4:3, and the loop squeezes it to a square (OpenDriveLab/UniVLA#21)", _wide),
+        Fault(
+            "squash",
+            "the camera is 4:3, and the loop squeezes it to a square",
+            _wide,
+            reports=("OpenDriveLab/UniVLA#21",),
+        ),
         Fault("low-resolution", "the environment renders half as many pixels as the model takes", _small_frames),
         Fault("low-resolution-transport", "a wrapper shrinks frames, and they are enlarged again", _small_transport),
         Fault("nearest-resize", "frames are resized without a filter, by dropping pixels", _nearest),
-        Fault("no-jpeg", "the JPEG round trip of the training data is left out (pytorch/rl#3995)", _no_jpeg),
+        Fault(
+            "no-jpeg", "the JPEG round trip of the training data is left out", _no_jpeg, reports=("pytorch/rl#3995",)
+        ),
     ),
 )

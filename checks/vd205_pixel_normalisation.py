@@ -340,16 +340,18 @@ CHECK = Check(
     faults=(
         Fault(
             "pixels-not-normalised",
-            "own preprocessing ends with ToTensor: values of 0 to 1 (huggingface/lerobot#2954)",
+            "own preprocessing ends with ToTensor: values of 0 to 1",
             _transform(
                 lambda processor, picture: _levels(processor, picture).repeat(len(processor.means), 1, 1) / 255.0
             ),
+            reports=("huggingface/lerobot#2954",),
         ),
         Fault("pixels-normalised-twice", "what the processor returns is normalised once more", _normalise_again),
         Fault(
             "pixels-0-255",
-            "the model is given levels of 0 to 255 (huggingface/lerobot#1065)",
+            "the model is given levels of 0 to 255",
             _transform(lambda processor, picture: _levels(processor, picture).repeat(len(processor.means), 1, 1)),
+            reports=("huggingface/lerobot#1065",),
         ),
         Fault(
             "imagenet-statistics",

@@ -295,10 +295,11 @@ CHECK = Check(
     faults=(
         Fault(
             "vision-dropped",
-            "an empty cache counts as filled: only the last id and no image (openvla/openvla#346)",
+            "an empty cache counts as filled: only the last id and no image",
             _empty_cache_counts_as_filled,
+            reports=("openvla/openvla#346", "openvla/openvla#348", "moojink/openvla-oft#108"),
         ),
-        Fault("vision-pixels-lost", "generate loses pixel_values (moojink/openvla-oft#108)", _image_dropped),
+        Fault("vision-pixels-lost", "generate loses pixel_values", _image_dropped),
         Fault("vision-cached", "image features are kept by prompt, from the first query on", _features_cached),
         Fault("vision-output-kept", "the tower runs, and its first output is used for ever", _tower_output_kept),
     ),

@@ -41,6 +41,7 @@ task's is another question (VD302), and so is what the tokenizer makes of a righ
 - MasonN808/vla-bench@4c7f88d src/benchmarks/openvla_policy_wrapper.py:101: a trailing space, which is harmless.
 - Template: openvla/openvla@c8f03f4 experiments/robot/openvla_utils.py:158-163; lower case:
   prismatic/vla/datasets/datasets.py:42.
+- openvla/openvla#303: a space between the newline and "Out:"; the gripper is wrong at 46 % of the steps of a replay.
 """
 
 from __future__ import annotations
@@ -212,6 +213,12 @@ CHECK = Check(
             "prompt-no-newline",
             "a space in the place of the newline before “Out:”, as when a prompt is joined from lines",
             _prompt(lambda instruction: f"In: What action should the robot take to {instruction.lower()}? Out:"),
+        ),
+        Fault(
+            "prompt-space-before-out",
+            "a space between the newline and “Out:”, as when the template is indented",
+            _prompt(lambda instruction: f"In: What action should the robot take to {instruction.lower()}?\n Out:"),
+            reports=("openvla/openvla#303",),
         ),
         Fault(
             "prompt-v01",

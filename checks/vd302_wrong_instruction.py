@@ -308,9 +308,9 @@ CHECK = Check(
     faults=(
         Fault(
             "instruction-empty",
-            "the task is read from an attribute that the environment does not have, and the default is the empty text "
-            "(huggingface/lerobot#1424)",
+            "the task is read from an attribute that the environment does not have, and the default is the empty text",
             _saying(lambda loop: getattr(loop.env, "task_description", "")),
+            reports=("huggingface/lerobot#1424",),
         ),
         Fault(
             "instruction-placeholder",
@@ -334,13 +334,15 @@ CHECK = Check(
         ),
         Fault(
             "instruction-full-stop",
-            "a full stop behind the instruction, as people write it (moojink/openvla-oft#95)",
+            "a full stop behind the instruction, as people write it",
             _saying(lambda loop: f"{loop.task.language}."),
+            reports=("moojink/openvla-oft#95",),
         ),
         Fault(
             "instruction-underscores",
-            "the name of the task's file in the place of its instruction (openvla/openvla#225)",
+            "the name of the task's file in the place of its instruction",
             _saying(lambda loop: loop.task.bddl_file.stem),
+            reports=("openvla/openvla#225",),
         ),
         Fault(
             "instruction-list",
@@ -349,7 +351,7 @@ CHECK = Check(
         ),
         Fault(
             "instruction-paraphrase",
-            "the task in other words (openvla/openvla#225)",
+            "the task in other words",
             _saying(_reworded),
         ),
     ),

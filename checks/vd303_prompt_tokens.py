@@ -45,6 +45,7 @@ Positions and attention masks of other shapes are not looked at.
 - huggingface/transformers#29029: logits that differ with padding.
 - openvla/openvla#246, openvla/openvla#226: another tokenizer, and ids that do not survive being written as text.
 - openvla/openvla#303: a prompt with a space more.
+- NVlabs/vla0#18: with padding behind the prompt the text of the action is not valid.
 """
 
 from __future__ import annotations
@@ -321,9 +322,9 @@ CHECK = Check(
         ),
         Fault(
             "padded-right",
-            'the processor is called with `padding="max_length"`, and the tokenizer pads behind (huggingface/'
-            "transformers#29029)",
+            'the processor is called with `padding="max_length"`, and the tokenizer pads behind',
             _processing(padding="max_length", max_length=40),
+            reports=("NVlabs/vla0#18",),
         ),
     ),
 )

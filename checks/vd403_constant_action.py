@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from vladoctor.facts import Facts
     from vladoctor.loop import Loop
+    from vladoctor.records import Episode
 
 
 def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
@@ -68,7 +69,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         yield Abstention("no answer of the policy was recorded", missing=bool(asked))
         return
     same, turns = longest_repeat(episode), longest_repeat(episode, 2)
-    if same is not None and _kept(same, limits):
+    if same is not None and _kept(same, episode, limits):
         yield _kept_answer(same, len(answered))
         return
     for run in (same, turns):
@@ -87,9 +88,20 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         )
 
 
-def _kept(run: Run, limits: Mapping[str, float]) -> bool:
-    """Whether an answer stayed although the ids did not; some bins share a value, so that two sets prove nothing."""
-    return len(run) >= limits["least_kept"] and run.ids >= max(limits["least_ids"], len(run) * limits["least_share"])
+def _kept(run: Run, episode: Episode, limits: Mapping[str, float]) -> bool:
+    """Whether an answer stayed although the ids did not; some bins share a value, so that two sets prove nothing.
+
+    Any stretch of the row is proof enough: an arm that has come to its end shows the model one scene and makes it say
+    one thing, however long that goes on.
+    """
+    if len(run) < limits["least_kept"] or run.ids < limits["least_ids"]:
+        return False
+    within = set(run.steps)
+    ids = [query.ids for step, query in episode.queries() if step in within]
+    stretch = int(limits["least_ids"] / limits["least_share"])
+    return any(
+        len(set(ids[start : start + stretch])) >= limits["least_ids"] for start in range(max(1, len(ids) - stretch + 1))
+    )
 
 
 def _repeated(run: Run, limits: Mapping[str, float]) -> bool:
@@ -185,7 +197,7 @@ CHECK = Check(
         "least_queries": 5.0,
         "least_kept": 5.0,
         "least_ids": 4.0,
-        # Different sets of ids for each answer of the row.
+        # Different sets of ids for each answer, in some stretch of the row.
         "least_share": 0.3,
         "look_queries": 30.0,
         # Levels; a scene in which only the light of a moving arm changes a little is below.

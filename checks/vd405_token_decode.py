@@ -196,9 +196,9 @@ CHECK = Check(
         ),
         Fault(
             "decode-vocab-32064",
-            "the ids are counted down from the padded vocabulary, 64 too far (openvla/openvla#267, "
-            "openvla/openvla#290)",
+            "the ids are counted down from the padded vocabulary, 64 too far",
             _decoding(_own_bins(_CENTRES, lambda model: model.get_output_embeddings().weight.shape[0] - 1)),
+            reports=("openvla/openvla#267", "openvla/openvla#290"),
         ),
         Fault(
             "decode-ascending",

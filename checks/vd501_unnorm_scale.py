@@ -53,6 +53,8 @@ drops, are left to VD503, the gripper's convention to VD502.
 - moojink/openvla-oft#156: several keys in one checkpoint, each of them valid.
 - openvla/openvla#81: statistics in two places, config.json and dataset_statistics.json.
 - parastoopil/openvla-1bit@f93b469 eval_libero.py:99,109: falls back to bridge_orig, and ignores the mask.
+- huggingface/lerobot#4446: the same after a migration script.
+- strands-labs/robots#985: the statistics' keys match no feature, and raw z-scores go to the robot.
 - Formula: openvla/openvla@c8f03f4 prismatic/extern/hf/modeling_prismatic.py:521-534.
 """
 
@@ -278,9 +280,19 @@ def _use_bridge(loop: Loop) -> None:
 
 
 def _use_bridge_too(loop: Loop) -> None:
-    bridge = st.published_statistics()["bridge_orig"]
-    table = {"q01": bridge.q01.tolist(), "q99": bridge.q99.tolist(), "mask": bridge.mask.tolist()}
-    loop.policy.model.norm_stats.setdefault("bridge_orig", {"action": table})
+    _has_too(loop, "bridge_orig")
+
+
+def _use_another_suite(loop: Loop) -> None:
+    """A checkpoint that was trained on several suites has statistics of each; the loop names the wrong ones."""
+    _has_too(loop, "libero_spatial")
+    loop.policy.unnorm_key = "libero_spatial"
+
+
+def _has_too(loop: Loop, key: str) -> None:
+    found = st.published_statistics()[key]
+    table = {"q01": found.q01.tolist(), "q99": found.q99.tolist(), "mask": found.mask.tolist()}
+    loop.policy.model.norm_stats.setdefault(key, {"action": table})
 
 
 def _change_result(
@@ -372,7 +384,18 @@ CHECK = Check(
     thresholds={"stop_ratio": 3.0, "harmless_bins": 1.0},
     explained_by=("VD403", "VD704"),
     faults=(
-        Fault("unnorm-bridge", "`unnorm_key` names Bridge's statistics, which the checkpoint also has", _use_bridge),
+        Fault(
+            "unnorm-bridge",
+            "`unnorm_key` names Bridge's statistics, which the checkpoint also has",
+            _use_bridge,
+            reports=("openvla/openvla#118",),
+        ),
+        Fault(
+            "unnorm-other-suite",
+            "`unnorm_key` names the spatial suite's statistics, which the checkpoint also has, in the object suite",
+            _use_another_suite,
+            reports=("openvla/openvla#225", "moojink/openvla-oft#156"),
+        ),
         Fault(
             "unnorm-identity",
             "predict_action returns the bin centres, un-normalisation left out, as in a copy that returns logits too",
@@ -390,19 +413,18 @@ CHECK = Check(
         ),
         Fault(
             "unnorm-key-ignored",
-            "`unnorm_key` is right, and a wrapper of predict_action swallows it and takes the checkpoint's first set "
-            "(moojink/openvla-oft#156)",
+            "`unnorm_key` is right, and a wrapper of predict_action swallows it and takes the checkpoint's first set",
             _swallow_the_key,
         ),
         Fault(
             "unnorm-key-passed-over",
-            "`unnorm_key` is another checkpoint's, and the lookup that finds nothing is passed over in silence "
-            "(huggingface/lerobot#4415)",
+            "`unnorm_key` is another checkpoint's, and the lookup that finds nothing is passed over in silence",
             _pass_over_the_key,
+            reports=("huggingface/lerobot#4415", "huggingface/lerobot#4446", "strands-labs/robots#985"),
         ),
         Fault(
             "unnorm-mean-std",
-            "un-normalised by mean and standard deviation, as another family does it (openvla/openvla#215)",
+            "un-normalised by mean and standard deviation, as another family does it",
             _by_mean_and_std,
         ),
     ),

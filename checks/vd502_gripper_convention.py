@@ -459,12 +459,13 @@ CHECK = Check(
     faults=(
         Fault(
             "gripper-not-inverted",
-            "2g - 1 and its sign are sent on without being negated (allenai/vla-evaluation-harness#16)",
+            "2g - 1 and its sign are sent on without being negated",
             _command(lambda value: float(np.sign(2.0 * value - 1.0))),
+            reports=("allenai/vla-evaluation-harness#16", "huggingface/lerobot#1316"),
         ),
         Fault(
             "gripper-raw",
-            "the model's 0..1 goes to env.step as it is (openvla/openvla#320)",
+            "the model's 0..1 goes to env.step as it is",
             _command(lambda value: value),
         ),
         Fault(
@@ -474,8 +475,9 @@ CHECK = Check(
         ),
         Fault(
             "gripper-sticky",
-            "relative and sticky gripper of SimplerEnv's google_robot, ported along (simpler-env/SimplerEnv#10)",
+            "relative and sticky gripper of SimplerEnv's google_robot, ported along",
             _sticky,
+            reports=("simpler-env/SimplerEnv#10",),
         ),
         Fault(
             "gripper-wrapper",
@@ -484,8 +486,9 @@ CHECK = Check(
         ),
         Fault(
             "gripper-one-finger",
-            "the command is written to both actuators with one sign (strands-labs/robots#168)",
+            "the command is written to both actuators with one sign",
             _after_reset(_raw_actuators),
+            reports=("strands-labs/robots#168",),
         ),
     ),
 )

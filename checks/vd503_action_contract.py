@@ -51,6 +51,8 @@ judged.
 - UT-Austin-RPL/deoxys_control#40: a hidden factor of 10 and a clip.
 - thu-ml/RoboticsDiffusionTransformer#102, Lifelong-Robot-Learning/LIBERO#40: LIBERO's rotation is axis-angle.
 - Physical-Intelligence/openpi#416: a delta transform that subtracts rotations.
+- strands-labs/robots#896: names of action values that resolve to no actuator: one joint of six is driven, or none.
+- strands-labs/robots#704: an action of another length is filled up with zeros.
 """
 
 from __future__ import annotations
@@ -497,6 +499,19 @@ def _to_places(loop: Loop) -> None:
     loop.act, loop.stages.command = looks, target  # type: ignore[method-assign]
 
 
+def _send_by_name(loop: Loop) -> None:
+    """The action is sent by names, of which the robot's own list has only the gripper's; the rest stays zero."""
+    command = loop.stages.command
+    sent = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+    known = ("ee_x", "ee_y", "ee_z", "ee_rx", "ee_ry", "ee_rz", "gripper")
+
+    def by_name(action: np.ndarray) -> list[float]:
+        values = dict(zip(sent, command(action), strict=True))
+        return [float(values.get(name, 0.0)) for name in known]
+
+    loop.stages.command = by_name
+
+
 def _controller_takes_places(loop: Loop) -> None:
     """A controller configuration whose key for displacements this version does not read."""
     inner = loop.env.env
@@ -530,8 +545,7 @@ CHECK = Check(
     faults=(
         Fault(
             "action-scaled",
-            "the loop multiplies by the controller's 0.05 m and 0.5 rad, which the controller applies itself "
-            "(ARISE-Initiative/robosuite#707, Lifelong-Robot-Learning/LIBERO#43)",
+            "the loop multiplies by the controller's 0.05 m and 0.5 rad, which the controller applies itself",
             _change(lambda arm: arm * np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])),
         ),
         Fault(
@@ -549,16 +563,24 @@ CHECK = Check(
             "the loop sends position and gripper only, and zeros for the rotation",
             _change(lambda arm: np.concatenate([arm[:3], np.zeros(3)])),
         ),
+        Fault(
+            "action-names-unresolved",
+            "the action is sent by names that the robot does not know, but for the gripper's, and zeros for the rest",
+            _send_by_name,
+            reports=("strands-labs/robots#896", "strands-labs/robots#704"),
+        ),
         Fault("action-late", "each step executes the answer of the query before", _one_late),
         Fault(
             "action-absolute-target",
-            "the action is taken for a place: the hand's position is added to it (openvla/openvla#43)",
+            "the action is taken for a place: the hand's position is added to it",
             _to_places,
+            reports=("ARISE-Initiative/robosuite#562", "ARISE-Initiative/robosuite#693"),
         ),
         Fault(
             "controller-absolute",
-            "the environment's controller takes places, its setting ignored (ARISE-Initiative/robosuite#562)",
+            "the environment's controller takes places, its setting ignored",
             _controller_takes_places,
+            reports=("openvla/openvla#43",),
         ),
     ),
 )

@@ -1,24 +1,27 @@
-"""The rows of an action chunk are executed too long, in another order, or from an old answer.
+"""An answer is executed for too long, or its rows in another order, or an old one's.
 
 ## What it looks at
 
 Which row of which answer every executed action is, by value, in the arm's dimensions; how many control steps lie
 between two queries; and what was executed before the episode's first query. The number of steps is compared with the
-profile's published evaluation.
+profile's published evaluation. An answer can be a chunk of many rows, or a single action, which is a chunk of one.
 
 ## Why it is bad
 
 A chunk is a plan from one frame. Executed to its end without another look it drifts (50 of 50 rows for 10 of 50: 15 to
-20 percent points in LIBERO). Executed in another order, or its first row again and again, it is another motion. And a
-queue that is not emptied between episodes starts the next one with the end of the last one's plan, from where the robot
-no longer is.
+20 percent points in LIBERO). Executed in another order, or its first row again and again, it is another motion: a
+single action that is executed twice, by a frame skip or because the policy is asked now and then only, moves the arm
+twice as far as was meant. And a queue that is not emptied between episodes starts the next one with the end of the last
+one's plan, from where the robot no longer is.
 
 ## Evidence
 
 `asked_every` is the median number of steps between queries, `expected` the profile's. `rows` counts which rows were
 executed. Severity: fix from twice as many steps as published, and whenever rows come from the wrong place; look where
 the policy is asked more often, or a little less often, than published: that may be meant. Rows are compared by value to
-1e-5; nothing is said of their order unless at least 80 % of the actions are rows of some answer.
+1e-5; nothing is said of their order unless at least 80 % of the actions are rows of some answer. A single action counts
+as repeated where at least 80 % of ten or more answers are executed again, to the bit, at steps without a query; of
+policies of which the profile does not say how many steps an answer is for, that is a look.
 
 What is executed before the first query counts as a leftover if it moves the arm where the profile's settling action
 does not, in an episode that is not the first of its process, for fewer steps than an answer has rows.
@@ -53,6 +56,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +74,10 @@ if TYPE_CHECKING:
 
 def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Follow every executed action to the row of the answer that it is."""
+    repeated = _repetition(facts, limits)
+    if repeated is not None:
+        yield repeated
+        return
     asked = [step for step, _ in facts.episode.queries()]
     steps = [step for step in facts.episode.policy_steps() if step.executed]
     if not asked or not steps:
@@ -88,6 +96,33 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if order is not None:
         yield order
     yield from _often(facts, asked, len(steps), length, origins, limits, order is None and leftover is None)
+
+
+def _repetition(facts: Facts, limits: Mapping[str, float]) -> Problem | None:
+    """A single action that is executed again, to the bit, until the next query."""
+    per_answer = facts.profile.get("action.execute")
+    steps = [step for step in facts.episode.policy_steps() if step.executed]
+    if per_answer not in (None, 1) or any(step.query is not None and step.query.chunk for step in steps):
+        return None
+    starts = [index for index, step in enumerate(steps) if step.query is not None]
+    runs: list[int] = []
+    for here, there in pairwise(starts):
+        same = all(step.executed == steps[here].executed for step in steps[here:there])
+        runs.append(there - here if same else 0)
+    again = [run for run in runs if run > 1]
+    if len(runs) < limits["answers"] or len(again) < limits["repeated"] * len(runs):
+        return None
+    times = sorted(again)[len(again) // 2]
+    return Problem(
+        message=f"Each answer of the policy is executed {times} times: its motions are {times} times as large as it "
+        f"means, and it sees one frame in {times}.",
+        remedy="Ask the policy at every step, and call `env.step` once for each answer. Look for a frame skip or an "
+        "action repeat in a wrapper, or for a loop that asks only now and then.",
+        severity=Severity.FIX if per_answer == 1 else Severity.LOOK,
+        first_step=steps[starts[0]].number,
+        last_step=steps[-1].number,
+        evidence={"expected": "1 step for each answer", "seen": f"{times} steps for each answer"},
+    )
 
 
 def _origins(facts: Facts) -> list[ac.Origin]:
@@ -235,6 +270,16 @@ def _message(every: int, expected: int, length: int, seen: str, origins: Sequenc
     return f"The policy is asked {seen}; {published}. It takes more time, and plans are cut off early."
 
 
+def _skip_frames(loop: Loop) -> None:
+    execute = loop.execute
+
+    def twice(action: list[float]) -> tuple[dict[str, Any], bool]:
+        obs, done = execute(action)
+        return (obs, done) if done else execute(action)
+
+    loop.execute = twice  # type: ignore[method-assign]
+
+
 def _repeat(loop: Loop) -> None:
     """To save time, the policy is asked at every fourth step, and its answer used until then."""
     query = loop.stages.query
@@ -257,13 +302,14 @@ CHECK = Check(
     stage=Stage.EXECUTE,
     judge=judge,
     needs=(Stage.EXECUTE,),
-    thresholds={"often": 2.0, "explained": 0.8, "steps": 3, "share": 0.2},
-    explained_by=("VD503", "VD606"),
+    thresholds={"often": 2.0, "explained": 0.8, "steps": 3, "share": 0.2, "answers": 10, "repeated": 0.8},
+    explained_by=("VD503",),
     faults=(
         Fault(
             "action-repeated",
             "the policy is asked at every fourth step and its single action repeated in between, to save time",
             _repeat,
         ),
+        Fault("action-repeat", "a frame skip of two: every action is executed twice", _skip_frames),
     ),
 )

@@ -169,7 +169,7 @@ CHECK = Check(
     needs=(Stage.EXECUTE,),
     thresholds={"share": 0.8, "arm": 0.01},
     faults=(
-        Fault("no-settle", "the policy is asked in the frame of the reset, as in RLinf/RLinf#656", _no_settling),
+        Fault("no-settle", "the policy is asked in the frame of the reset", _no_settling),
         Fault("settle-few", "three settle steps where ten are published", _three_steps),
         Fault("settle-with-zeros", "settle steps of zeros, which leave the fingers half open", _zeros),
         Fault("settle-with-gripper-closed", "settle steps with the sign of the gripper the wrong way", _gripper_closed),

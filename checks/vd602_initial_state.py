@@ -220,12 +220,22 @@ CHECK = Check(
     thresholds={"episodes": 4, "share": 0.5},
     faults=(
         Fault("init-state-skipped", "the environment is reset, and its init states are never set", _skipped),
-        Fault("init-state-wiped", "the reset comes after set_init_state, as in capgym/cap-x#23", _wiped),
+        Fault(
+            "init-state-wiped",
+            "the reset comes after set_init_state",
+            _wiped,
+            reports=(
+                "capgym/cap-x#23",
+                "open-edge-platform/physical-ai-studio#826",
+                "open-edge-platform/physical-ai-studio#836",
+            ),
+        ),
         Fault(
             "one-init-state",
-            "the number of the init state never advances, as in open-edge-platform/physical-ai-studio#836",
+            "the number of the init state never advances",
             _stuck,
             episodes=4,
+            reports=("open-edge-platform/physical-ai-studio#836", "huggingface/lerobot#2899"),
         ),
     ),
 )

@@ -48,6 +48,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
+from vladoctor.disturb import never_done
 from vladoctor.facts.protocol import TERMINATED, beginning, calls, own_loop, successes, suite_of, swallowed
 
 if TYPE_CHECKING:
@@ -175,10 +176,12 @@ def _refused(facts: Facts, step: int) -> Problem:
 
 def _three_quarters(loop: Loop) -> None:
     # One default for all suites, and this one needs a third more.
+    never_done(loop)
     loop.horizon = loop.horizon * 3 // 4
 
 
 def _doubled(loop: Loop) -> None:
+    never_done(loop)
     loop.horizon = loop.horizon * 2
 
 
@@ -190,13 +193,19 @@ CHECK = Check(
     judge_run=judge_run,
     needs=(Stage.EXECUTE,),
     thresholds={"short": 0.95, "long": 1.1, "failed": 2, "try": 0.5},
-    explained_by=("VD604", "VD606"),
+    explained_by=("VD505", "VD604"),
     faults=(
         Fault(
             "horizon-short",
-            "one limit for all suites, too short for this one, as in open-edge-platform/physical-ai-studio#485",
+            "one limit for all suites, too short for this one, in an episode without success",
             _three_quarters,
+            reports=("open-edge-platform/physical-ai-studio#485",),
         ),
-        Fault("horizon-long", "twice the published steps, as in LinqingZhong/LIBERO-plus#7", _doubled),
+        Fault(
+            "horizon-long",
+            "twice the published steps, in an episode without success",
+            _doubled,
+            reports=("LinqingZhong/LIBERO-plus#7",),
+        ),
     ),
 )

@@ -276,13 +276,15 @@ CHECK = Check(
     faults=(
         Fault(
             "exception-as-failure",
-            "a query raises, and the loop prints it and counts the episode as failed, as in lihzha/lap#3",
+            "a query raises, and the loop prints it and counts the episode as failed",
             _exception_as_failure,
+            reports=("lihzha/lap#3",),
         ),
         Fault(
             "own-exception-as-failure",
-            "the loop's own code raises, and the episode counts as failed, as in siyuhsu/vla-cache#5",
+            "the loop's own code raises, and the episode counts as failed",
             _own_code_as_failure,
+            reports=("siyuhsu/vla-cache#5",),
         ),
         Fault("zeros-on-exception", "an except branch answers with zeros when a query raises", _zeros_on_exception),
     ),

@@ -51,6 +51,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
+from vladoctor.disturb import never_done
 from vladoctor.facts.protocol import beginning, calls, own_loop, policy_steps, successes, suite_of
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     elif (
         own_loop(episode)
         and known
+        and not episode.truncated
         and episode.outcome.ended in ("success", "horizon")
         and (bool(done) != episode.outcome.success)
     ):
@@ -99,6 +101,8 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         yield idle
     elif done and steps[-1].number > done[0]:
         yield _went_on(episode, done)
+    elif episode.truncated and not done:
+        yield Abstention("the recording breaks off before the episode's end", missing=True)
     elif known:
         what = (
             f"success at step {done[0]}, where the episode ended" if done else "no step was a success, and none counts"
@@ -194,6 +198,7 @@ def _goal_holds(loop: Loop) -> None:
 def _by_completion(loop: Loop) -> None:
     from vladoctor.records import Outcome
 
+    never_done(loop)
     run = loop.run_episode
 
     def run_episode(init_state: np.ndarray, on_step: Any = None) -> Outcome:
@@ -229,12 +234,13 @@ CHECK = Check(
     faults=(
         Fault(
             "success-at-start",
-            "the goal holds at the reset already, as in strands-labs/robots#3633",
+            "the goal holds at the reset already",
             _goal_holds,
+            reports=("strands-labs/robots#3633", "strands-labs/robots#3639"),
         ),
         Fault(
             "success-by-completion",
-            "an episode that raises nothing counts as a success, as in strands-labs/robots#896",
+            "an episode that fails and raises nothing counts as a success",
             _by_completion,
         ),
         Fault("stepped-after-done", "the loop goes on after success until its limit", _after_done, steps=170),

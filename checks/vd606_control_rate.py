@@ -1,33 +1,29 @@
-"""An action lasts longer or shorter than in the data: another control frequency, or executed several times.
+"""An action lasts longer or shorter than in the data, because the environment has another control frequency.
 
 ## What it looks at
 
-The control frequency with which the environment was made, against the profile's; and how many control steps each
-answer is executed for, of a policy that answers for one.
+The control frequency with which the environment was made, against the profile's.
 
 ## Why it is bad
 
 A displacement is meant for one control step. At 10 Hz instead of 20 a controller has twice the time to reach it, and
-the policy sees half as many frames: the same checkpoint falls from 92 to 39 %. Executed twice, each motion is twice as
-large.
+the policy sees half as many frames: the same checkpoint falls from 92 to 39 %.
 
 ## Evidence
 
-`expected` and `seen` in Hz, or in steps for each answer. Severity: fix. Repetition counts where at least 80 % of ten
-or more answers of a single action are executed again, to the bit, at steps without a query; of policies of which the
-profile does not say how many steps an answer is for, it is a look.
+`expected` and `seen` in Hz. Severity: fix.
 
 ## Fix
 
 ```python
 env = OffScreenRenderEnv(bddl_file_name=..., control_freq=20, ...)     # LIBERO's default
 ```
-and one `env.step` for each answer.
 
 ## Known gaps
 
-Environments that do not tell their frequency. A wrapper that repeats actions below the boundary that is watched: in
-this project's own loop LIBERO's environment, in others the innermost one.
+Environments that do not tell their frequency. Actions that are executed several times are VD505's; those that a wrapper
+repeats below the boundary that is watched (in this project's own loop LIBERO's environment, in others the innermost
+one) are not seen.
 
 ## References
 
@@ -41,30 +37,24 @@ this project's own loop LIBERO's environment, in others the innermost one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
-from vladoctor.facts.protocol import beginning, policy_steps
+from vladoctor.facts.protocol import beginning
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
-    from vladoctor.loop import Loop
 
 
 def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
-    """Compare the frequency and the number of steps an action is executed for with what is expected."""
+    """Compare the frequency with what is expected."""
     if beginning(facts.episode) is None:
         yield Abstention("no policy was seen in a loop")
         return
     expected, seen = facts.profile.get("loop.control_freq"), facts.episode.task.get("control_freq")
-    repeated = _repetition(facts, limits)
-    if repeated is not None:
-        yield repeated
     if expected is None or not isinstance(seen, (int, float)):
         who = f"profile {facts.profile.name}" if expected is None else "the environment"
-        if repeated is None:
-            yield Abstention(f"{who} does not say how often a second actions are executed")
+        yield Abstention(f"{who} does not say how often a second actions are executed")
     elif abs(seen - expected) <= limits["same"] * expected:
         yield Clear(f"{seen:.4g} control steps a second", {"control_freq": float(seen)})
     else:
@@ -78,31 +68,6 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
             first_step=-len(facts.episode.steps) if not facts.episode.steps else facts.episode.steps[0].number,
             evidence={"expected": f"{expected:.4g} Hz", "seen": f"{seen:.4g} Hz"},
         )
-
-
-def _repetition(facts: Facts, limits: Mapping[str, float]) -> Problem | None:
-    per_answer = facts.profile.get("action.execute")
-    steps = policy_steps(facts.episode)
-    if per_answer not in (None, 1) or any(step.query is not None and step.query.chunk for step in steps):
-        return None
-    starts = [index for index, step in enumerate(steps) if step.query is not None]
-    runs: list[int] = []
-    for here, there in pairwise(starts):
-        same = all(step.executed == steps[here].executed for step in steps[here:there])
-        runs.append(there - here if same else 0)
-    again = [run for run in runs if run > 1]
-    if len(runs) < limits["answers"] or len(again) < limits["repeated"] * len(runs):
-        return None
-    times = sorted(again)[len(again) // 2]
-    return Problem(
-        message=f"Each answer of the policy is executed {times} times: its motions are {times} times as large as it "
-        f"means, and it sees one frame in {times}.",
-        remedy="Call `env.step` once for each answer. Look for a frame skip or an action repeat in a wrapper.",
-        severity=Severity.FIX if per_answer == 1 else Severity.LOOK,
-        first_step=steps[starts[0]].number,
-        last_step=steps[-1].number,
-        evidence={"expected": "1 step for each answer", "seen": f"{times} steps for each answer"},
-    )
 
 
 def _made_with(frequency: int) -> Callable[[], Callable[[], None]]:
@@ -120,32 +85,25 @@ def _made_with(frequency: int) -> Callable[[], Callable[[], None]]:
     return before
 
 
-def _repeat(loop: Loop) -> None:
-    execute = loop.execute
-
-    def twice(action: list[float]) -> tuple[dict[str, Any], bool]:
-        obs, done = execute(action)
-        return (obs, done) if done else execute(action)
-
-    loop.execute = twice  # type: ignore[method-assign]
-
-
 CHECK = Check(
     code="VD606",
     name="control-rate",
     stage=Stage.OBSERVE,
     judge=judge,
     needs=(Stage.EXECUTE,),
-    thresholds={"same": 0.01, "answers": 10, "repeated": 0.8},
+    thresholds={"same": 0.01},
     faults=(
         Fault(
             "control-rate-10",
-            "an environment made for 10 Hz, as the converted data say, as in TensorAuto/OpenTau#312",
+            "an environment made for 10 Hz, as the converted data say",
             before_env=_made_with(10),
+            reports=("TensorAuto/OpenTau#312",),
         ),
         Fault(
-            "control-rate-30", "an environment made for 30 Hz, LeRobot's default until #4124", before_env=_made_with(30)
+            "control-rate-30",
+            "an environment made for 30 Hz, LeRobot's default until #4124",
+            before_env=_made_with(30),
+            reports=("huggingface/lerobot#4615",),
         ),
-        Fault("action-repeat", "a frame skip of two: every action is executed twice", _repeat),
     ),
 )

@@ -139,13 +139,14 @@ CHECK = Check(
     faults=(
         Fault(
             "gl-late",
-            "MUJOCO_GL set behind the imports, as in ARISE-Initiative/robosuite#393",
+            "MUJOCO_GL set behind the imports",
             before_env=_set_variable("MUJOCO_GL", "osmesa"),
         ),
         Fault(
             "gl-misspelt",
-            "the variable's name misspelt, as in google-deepmind/mujoco#863",
+            "the variable's name misspelt",
             before_env=_set_variable("MUJUCO_GL", "osmesa"),
+            reports=("google-deepmind/mujoco#863",),
         ),
     ),
 )

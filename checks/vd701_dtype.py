@@ -165,9 +165,9 @@ CHECK = Check(
     faults=(
         Fault(
             "half-weights",
-            "the weights are converted by .half() after loading, which is float16 and not what was asked for "
-            "(openvla/openvla#133)",
+            "the weights are converted by .half() after loading, which is float16 and not what was asked for",
             _half_weights,
+            reports=("openvla/openvla#133",),
         ),
     ),
 )

@@ -141,8 +141,9 @@ CHECK = Check(
     faults=(
         Fault(
             "train-mode",
-            "model.train() is left over from fine-tuning, with attention_dropout=0.1 (ipolharvard/ethos-ares#20)",
+            "model.train() is left over from fine-tuning, with attention_dropout=0.1",
             _train_with_dropout,
+            reports=("ipolharvard/ethos-ares#20",),
         ),
         Fault(
             "dropout-layer",

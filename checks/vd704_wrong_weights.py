@@ -302,19 +302,21 @@ CHECK = Check(
     faults=(
         Fault(
             "missing-tensors",
-            "the projector is not in the checkpoint's file and is random at every start (OpenDriveLab/UniVLA#35)",
+            "the projector is not in the checkpoint's file and is random at every start",
             _loaded_from(_without_projector),
+            reports=("OpenDriveLab/UniVLA#35", "huggingface/lerobot#4713"),
         ),
         Fault(
             "lora-unmerged",
-            "the checkpoint was saved from a PEFT model that had not been merged (openvla/openvla#54, "
-            "openvla/openvla#221)",
+            "the checkpoint was saved from a PEFT model that had not been merged",
             _loaded_from(_unmerged),
+            reports=("verl-project/verl#7285",),
         ),
         Fault(
             "wrong-suite",
-            "the checkpoint of another LIBERO suite, asked with its own statistics (starVLA/starVLA#47)",
+            "the checkpoint of another LIBERO suite, asked with its own statistics",
             _of_another_suite,
+            reports=("starVLA/starVLA#47",),
         ),
     ),
 )

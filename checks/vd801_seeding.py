@@ -214,9 +214,10 @@ CHECK = Check(
     faults=(
         Fault(
             "seed-ignored",
-            "every init state is evaluated with two seeds, which change nothing (openvla/openvla#172)",
+            "every init state is evaluated with two seeds, which change nothing",
             _grid,
             episodes=2,
+            reports=("openvla/openvla#172",),
         ),
         Fault(
             "state-without-reset",

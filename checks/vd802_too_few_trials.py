@@ -39,13 +39,17 @@ one another (VD602, VD801) are counted each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage, Verdict
+import numpy as np
+
+from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import trials
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.loop import Loop
+    from vladoctor.runspec import RunSpec
 
 
 def judge_run(runs: Sequence[Facts], limits: Mapping[str, float]) -> Iterator[Verdict]:
@@ -84,6 +88,33 @@ def _tells(episode: object) -> bool:
     return bool(getattr(outcome, "success", False)) or any(step.success is not None for step in steps)
 
 
+def _half_of_the_scenes(loop: Loop) -> None:
+    """A task that can be done in about half of the scenes: where the object lies on the one side, and by moving."""
+    inner = loop.env.env
+    fetched = next(
+        name for name in inner.objects_dict if any(name in goal for goal in inner.parsed_problem["goal_state"])
+    )
+    place = 1 + inner.sim.model.get_joint_qpos_addr(inner.objects_dict[fetched].joints[0])[0]
+    middle = float(np.median(loop.task.init_states[:, place]))
+    begin, start = loop.begin, {"hand": np.zeros(3), "there": False}
+
+    def hand() -> np.ndarray:
+        return np.array(inner.sim.data.site_xpos[inner.robots[0].eef_site_id])
+
+    def begun(init_state: np.ndarray) -> dict[str, Any]:
+        start["there"] = False
+        obs = begin(init_state)
+        start.update(hand=hand(), there=bool(init_state[place] > middle))
+        return obs
+
+    loop.begin = begun  # type: ignore[method-assign]
+    inner._check_success = lambda: bool(start["there"]) and float(np.linalg.norm(hand() - start["hand"])) > 0.02
+
+
+def _short(spec: RunSpec) -> RunSpec:
+    return spec.with_options(horizon=min((spec.env.horizon if spec.env else None) or 60, 60))
+
+
 CHECK = Check(
     code="VD802",
     name="too-few-trials",
@@ -94,4 +125,15 @@ CHECK = Check(
     # have one of 33 points; 40 healthy ones of the demo, 38 or more of them successful, one of 15.
     thresholds={"episodes": 25, "width": 0.25},
     explained_by=("VD604", "VD605"),
+    faults=(
+        Fault(
+            "trials-25",
+            "25 episodes of a task that can be done in half of its scenes, and a success rate made of them",
+            _half_of_the_scenes,
+            configure=_short,
+            episodes=25,
+            steps=10,
+            reports=("simpler-env/SimplerEnv#108",),
+        ),
+    ),
 )

@@ -38,20 +38,23 @@ limits that are too short VD603's.
 - moojink/openvla-oft#85: limits of several papers that cannot be compared.
 - RLinf/RLinf#656: the same weights, 60 and 22 % in two harnesses; horizon, chunk and seeds differ.
 - simpler-env/SimplerEnv#10: a mean over tasks without episodes.
+- huggingface/lerobot#2107: 7.5 % with one episode for each task.
 - Protocol: openvla/openvla@c8f03f4 experiments/robot/libero/run_libero_eval.py:55-82,165-175.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage, Verdict
+from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.protocol import successes, suite_of
 from vladoctor.facts.trials import SUITE_TASKS
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.runspec import RunSpec
 
 
 def judge_run(runs: Sequence[Facts], limits: Mapping[str, float]) -> Iterator[Verdict]:
@@ -137,10 +140,26 @@ def _counts(found: Sequence[Facts]) -> dict[str, int]:
     return counts
 
 
+def _one_of_each(spec: RunSpec) -> RunSpec:
+    """A run file with `tasks: all` and `episodes: 1`, for a quick number."""
+    env = spec.env
+    assert env is not None
+    return replace(spec, env=replace(env, tasks="all", episodes=1, horizon=min(env.horizon or 20, 20)))
+
+
 CHECK = Check(
     code="VD803",
     name="protocol",
     stage=Stage.SCORE,
     judge_run=judge_run,
-    explained_by=("VD604",),
+    explained_by=("VD603", "VD604"),
+    faults=(
+        Fault(
+            "one-episode-a-task",
+            "the run file asks for all tasks of the suite, and for one episode of each",
+            configure=_one_of_each,
+            steps=2,
+            reports=("huggingface/lerobot#2107",),
+        ),
+    ),
 )

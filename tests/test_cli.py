@@ -50,7 +50,7 @@ class Session(types.ModuleType):
         self.outcome: RunResult | BaseException = result(diagnosis())
         self.called: dict[str, Any] = {}
 
-    def run_session(self, spec: Any, *, fault: str | None, out: Path, progress: Any) -> RunResult:
+    def run_session(self, spec: Any, *, fault: tuple[str, ...], out: Path, progress: Any) -> RunResult:
         self.called = {"spec": spec, "fault": fault, "out": out}
         print("printed by a library")
         (out / "traces").mkdir(parents=True)
@@ -147,7 +147,7 @@ def test_json_is_the_report_and_nothing_else(session: Session, capsys: pytest.Ca
     jsonschema.Draft202012Validator(load_schema("report")).validate(report)
     assert report["episodes"][0]["findings"][0]["code"] == "VD201"
     assert json.loads(Path("x/report.json").read_text()) == report
-    assert session.called["fault"] == "flip-vertical"
+    assert session.called["fault"] == ("flip-vertical",)
     assert session.called["out"] == Path("x")
 
 

@@ -151,7 +151,7 @@ def test_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
     assert (spec.env.tasks, spec.env.init_states, spec.env.episodes) == ((0,), (0,), None)
     assert spec.report.folder == Path("reports/run")
     assert spec.report.fail_on == "look"
-    assert spec.fault is None
+    assert spec.fault == ()
     assert (spec.checks.select, spec.checks.ignore, spec.checks.thresholds) == ((), (), {})
 
 
@@ -303,14 +303,14 @@ def test_spec_knows_where_things_stand(tmp_path: Path) -> None:
 def test_options_of_the_command_line(tmp_path: Path) -> None:
     spec = load_run(_write(tmp_path, MINIMAL + "checks: {ignore: [VD301]}\n"))
     changed = spec.with_options(
-        fault="flip-vertical", device="cuda:1", episodes=3, select=["vd4", "VD201"], folder=Path("x")
+        fault=["flip-vertical"], device="cuda:1", episodes=3, select=["vd4", "VD201"], folder=Path("x")
     )
-    assert (changed.fault, changed.model.device, changed.env.episodes) == ("flip-vertical", "cuda:1", 3)
+    assert (changed.fault, changed.model.device, changed.env.episodes) == (("flip-vertical",), "cuda:1", 3)
     assert (changed.checks.select, changed.checks.ignore) == (("VD402", "VD201"), ("VD301",))
     assert changed.report.folder == Path("x")
-    assert spec.fault is None
+    assert spec.fault == ()
     for options, part in [
-        ({"fault": "flip"}, "--fault: there is no fault 'flip'"),
+        ({"fault": ["flip"]}, "--fault: there is no fault 'flip'"),
         ({"device": "gpu"}, "--device: must be cpu"),
         ({"select": ["VD999"]}, "--select: there is no check 'VD999'"),
         ({"select": ["VD301"]}, "--select: no check is left"),

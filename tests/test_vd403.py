@@ -58,6 +58,14 @@ def test_an_answer_kept_over_other_ids() -> None:
     assert (verdict.first_step, verdict.last_step) == (0, 29)
 
 
+def test_an_answer_kept_until_the_arm_stands_still() -> None:
+    ids = np.concatenate([some_ids(20), np.repeat(some_ids(1), 200, axis=0)])
+    first = RIGHT(np.zeros(7))
+    verdict = judge(episode(ids, returned=lambda n: first))
+    assert isinstance(verdict, Problem)
+    assert verdict.severity is Severity.STOP
+
+
 def test_a_few_ids_that_decode_alike_are_none() -> None:
     ids = np.repeat(some_ids(1), 20, axis=0)
     ids[::2, 2], ids[1::2, 2] = 31744, 31745

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from protocols import action, episode
 from recorded import changed, executing, recorded
 
 from vladoctor.check import Abstention, Clear, Problem, Severity, Verdict
@@ -169,7 +170,33 @@ def test_a_queue_that_outlives_the_episode() -> None:
     assert found.first_step == -2
 
 
-def test_a_single_action_executed_again() -> None:
+def repeated(times: int = 2, answers: int = 15) -> Episode:
+    """A policy that answers with single actions, each of which is executed several times."""
+    steps = times * answers
+    silent = [number for number in range(steps) if number % times]
+    return episode(steps, silent=silent, executed={n: action(n // times) for n in range(steps)}, control_freq=20.0)
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_single_actions_that_are_executed_again(times: int) -> None:
+    found = problem(repeated(times), OPENVLA)
+    assert f"executed {times} times" in found.message
+    assert found.severity is Severity.FIX
+    assert problem(repeated(times), UNKNOWN).severity is Severity.LOOK
+
+
+def test_chunks_and_short_episodes_are_no_repetition() -> None:
+    assert not [one for one in judge(repeated(2, 5), UNKNOWN) if isinstance(one, Problem)]
+    chunked = repeated()
+    for step in chunked.steps:
+        if step.query is not None:
+            step.query = replace(step.query, chunk=(action(1), action(2)))
+    assert not [one for one in judge(chunked, UNKNOWN) if isinstance(one, Problem)]
+    asked_for_more = UNKNOWN.with_overrides({"action": {"execute": 8}})
+    assert not [one for one in judge(repeated(), asked_for_more) if isinstance(one, Problem)]
+
+
+def test_a_single_action_asked_for_now_and_then() -> None:
     def loop(steps: Iterator[Step]) -> Iterator[Any]:
         last: Any = None
         for step in steps:
@@ -179,7 +206,7 @@ def test_a_single_action_executed_again() -> None:
     episode = executing(recorded("openvla"), loop)
     episode = changed(episode, lambda step: step if step.number % 4 == 0 else replace(step, query=None))
     found = problem(episode, OPENVLA)
-    assert "asked every 4 steps: each action is executed again until then" in found.message
+    assert "Each answer of the policy is executed 4 times" in found.message
     assert found.severity is Severity.FIX
 
 
@@ -236,7 +263,7 @@ def test_the_fault_asks_at_every_fourth_step() -> None:
         return np.full(7, float(asked))
 
     loop: Any = SimpleNamespace(stages=SimpleNamespace(query=query))
-    (fault,) = CHECK.faults
+    fault = next(fault for fault in CHECK.faults if fault.name == "action-repeated")
     assert fault.apply is not None
     fault.apply(loop)
     answers = [loop.stages.query("", None)[0] for _ in range(9)]

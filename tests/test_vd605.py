@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from protocols import BEGIN, UNKNOWN, abstains, episode, is_clear, problem, without_policy
 
 from vladoctor.check import Severity
@@ -38,6 +40,11 @@ def test_counted_otherwise_than_said() -> None:
     lost = problem(CHECK, episode(done=[12], outcome=Outcome("horizon", False, 20)))
     assert "overwrites it" in lost.message
     assert lost.first_step == 12
+
+
+def test_a_recording_that_breaks_off_does_not_say_how_it_was_counted() -> None:
+    assert abstains(CHECK, replace(episode(outcome=SUCCESS), truncated=True))
+    assert is_clear(CHECK, replace(episode(done=[19]), truncated=True))
 
 
 def test_nothing_commanded() -> None:

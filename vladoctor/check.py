@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vladoctor.facts import Facts
     from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
+    from vladoctor.runspec import RunSpec
 
 
 class Stage(str, Enum):
@@ -109,11 +110,12 @@ class Fault:
     `apply(loop)` is called once the environment and the policy exist and before the taps attach; it may replace
     `loop.stages.*`, wrap `loop.env` or change `loop.policy`, and must bear to be applied again, as a run has a loop for
     each task but one model. `before_env()` is called before the environment is made and returns the call that undoes
-    it.
+    it. `configure(spec)` is for a mistake that is made in the run file: the run as such a file asks for it.
 
     Attributes:
         episodes, steps: how many episodes of a task, and policy steps of each, it takes until it can be seen.
         begins: policy step from which on something is wrong.
+        reports: "owner/repository#number" of the threads whose cause it reconstructs, as a loop or a setting.
     """
 
     name: str
@@ -123,6 +125,13 @@ class Fault:
     episodes: int = 1
     steps: int = 24
     begins: int = 0
+    configure: Callable[[RunSpec], RunSpec] | None = None
+    reports: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What it does, and after what."""
+        return f"{self.summary} ({', '.join(self.reports)})" if self.reports else self.summary
 
 
 Verdict = Problem | Clear | Abstention

@@ -282,7 +282,9 @@ def _require_same(what: Plan, job: Job, out: Path) -> None:
     """An earlier row has to be of the same model, tasks, checks and number of episodes."""
     path = out / job.place / "report.json"
     found = (_read(path).get("run") or {}).get("spec") or {}
-    asked = json.loads(json.dumps(what.spec.with_options(tasks=[job.task], episodes=job.episodes).to_json()))
+    spec = what.spec.with_options(tasks=[job.task], episodes=job.episodes)
+    configure = all_faults()[job.fault][0].configure if job.fault else None
+    asked = json.loads(json.dumps((configure(spec) if configure else spec).to_json()))
     for section in ("model", "env", "profile", "checks"):
         for key in sorted({*(asked.get(section) or {}), *(found.get(section) or {})}):
             then, now = (found.get(section) or {}).get(key), (asked.get(section) or {}).get(key)

@@ -133,7 +133,7 @@ class RunSpec:
     report: ReportSpec
     profile: ProfileSpec = ProfileSpec()
     checks: ChecksSpec = ChecksSpec()
-    fault: str | None = None
+    fault: tuple[str, ...] = ()
     trace: TraceSpec = TraceSpec()
     loop: LoopSpec | None = None
     source: str = ""
@@ -165,7 +165,7 @@ class RunSpec:
     def with_options(
         self,
         *,
-        fault: str | None = None,
+        fault: Sequence[str] = (),
         device: str | None = None,
         episodes: int | None = None,
         tasks: Sequence[str] = (),
@@ -192,9 +192,9 @@ class RunSpec:
             )
         model: dict[str, Any] = {}
         env: dict[str, Any] = {}
-        if fault is not None:
-            problems += _check_fault(fault, "--fault")
-            spec = replace(spec, fault=fault)
+        if fault:
+            spec = replace(spec, fault=tuple(dict.fromkeys(fault)))
+            problems += [problem for name in spec.fault for problem in _check_fault(name, "--fault")]
         if device is not None:
             schema = _properties("model")["device"]
             if not re.match(schema["pattern"], device):
@@ -295,7 +295,7 @@ def recorded_run(plain: Mapping[str, Any]) -> RunSpec | None:
         loop=part(LoopSpec, {**loop, "command": tuple(loop.get("command") or ())}) if loop else None,
         profile=part(ProfileSpec, plain.get("profile") or {}),
         checks=part(ChecksSpec, plain.get("checks") or {}),
-        fault=plain.get("fault"),
+        fault=_names(plain.get("fault")),
         trace=part(TraceSpec, plain.get("trace") or {}),
         report=part(ReportSpec, {"folder": Path("reports"), **(plain.get("report") or {})}),
     )
@@ -500,8 +500,8 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
     )
     if not problems:
         problems += _check_selection(checks, "checks.select" if checks.select else "checks.ignore")
-    if plain.get("fault"):
-        problems += _check_fault(plain["fault"], "fault")
+    faults = _names(plain.get("fault"))
+    problems += [problem for name in faults for problem in _check_fault(name, "fault")]
     report = dict(plain.get("report", {}))
     report["folder"] = _expanded(report.get("folder") or str(Path("reports") / file.stem))
     raise_problems(problems, shown, positions)
@@ -511,7 +511,7 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
         loop=None if loop is None else LoopSpec(**loop),
         profile=ProfileSpec(**profile),
         checks=checks,
-        fault=plain.get("fault"),
+        fault=faults,
         trace=TraceSpec(**{key: _whole(value) for key, value in plain.get("trace", {}).items()}),
         report=ReportSpec(**report),
         source=shown,
@@ -658,6 +658,11 @@ def _check_selection(checks: ChecksSpec, key: str) -> list[Problem]:
     if chosen or not _checks():
         return []
     return [Problem(key, "no check is left to run", "select more, or ignore fewer")]
+
+
+def _names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One name, several, or none, as they can stand in a run file."""
+    return (value,) if isinstance(value, str) else tuple(dict.fromkeys(value or ()))
 
 
 def _check_fault(name: str, key: str) -> list[Problem]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vladoctor.check import Check, all_checks, all_faults
+from vladoctor.check import Check, Fault, all_checks, all_faults
 from vladoctor.diagnosis import Diagnosis, RunDiagnosis, diagnose, diagnose_run
 from vladoctor.errors import UserError
 from vladoctor.facts import Facts
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def run_session(
     spec: RunSpec,
     *,
-    fault: str | None = None,
+    fault: str | Sequence[str] | None = None,
     out: Path,
     progress: Progress | None = None,
     policy: OpenVLAPolicy | None = None,
@@ -46,7 +46,7 @@ def run_session(
     """Run every episode of `spec` under the taps and judge it.
 
     Args:
-        fault: name of a fault to apply to the running loop; overrides the run.yaml's.
+        fault: name of a fault to apply to the running loop, or several; overrides the run.yaml's.
         out: folder for traces; reports are written by the caller. Existing traces in it are refused.
         policy: a policy that is loaded already; otherwise `spec.model` says which to load.
 
@@ -54,12 +54,12 @@ def run_session(
         UserError: something that the run needs is missing or wrong; nothing has been written then.
     """
     progress = progress or Silent()
-    fault = fault if fault is not None else spec.fault
+    faults = spec.fault if fault is None else (fault,) if isinstance(fault, str) else tuple(fault)
     diagnoses: list[Diagnosis] = []
     failures: list[str] = []
     with ExitStack() as cleanup:
         cleanup.callback(progress.finish)
-        runner = _Runner.open(spec, fault, out, progress, cleanup, policy)
+        runner = _Runner.open(spec, faults, out, progress, cleanup, policy)
         episodes = list(runner.episodes())
         progress.start(len(episodes))
         for task, init_state, number in episodes:
@@ -72,12 +72,12 @@ def run_session(
                 progress.note(traceback.format_exc())
                 failures.append(f"{task.name}, init state {init_state}: {type(error).__name__}: {error}")
     return RunResult(
-        spec=spec,
-        run={**runner.run_info, "fault": fault or "", "profile": _profile_info(runner.profile)},
+        spec=runner.spec,
+        run={**runner.run_info, "fault": ", ".join(faults), "profile": _profile_info(runner.profile)},
         diagnoses=tuple(diagnoses),
         folder=out,
         failures=tuple(failures),
-        overall=judge_run(diagnoses, [runner.profile] * len(diagnoses), spec),
+        overall=judge_run(diagnoses, [runner.profile] * len(diagnoses), runner.spec),
     )
 
 
@@ -236,7 +236,7 @@ class _Runner:
     spec: RunSpec
     model: ModelSpec
     env: EnvSpec
-    fault: str | None
+    faults: Sequence[Fault]
     out: Path
     progress: Progress
     policy: OpenVLAPolicy
@@ -250,7 +250,7 @@ class _Runner:
     def open(
         cls,
         spec: RunSpec,
-        fault: str | None,
+        faults: Sequence[str],
         out: Path,
         progress: Progress,
         cleanup: ExitStack,
@@ -260,8 +260,13 @@ class _Runner:
         from vladoctor.adapters import libero
         from vladoctor.adapters.openvla import load_policy
 
-        if fault and fault not in all_faults():
-            raise UserError(f"there is no fault {fault!r}", where="fault", remedy="see: vladoctor faults --list")
+        known = all_faults()
+        for name in faults:
+            if name not in known:
+                raise UserError(f"there is no fault {name!r}", where="fault", remedy="see: vladoctor faults --list")
+        applied = [known[name][0] for name in faults]
+        for fault in applied:
+            spec = fault.configure(spec) if fault.configure is not None else spec
         if find_traces(out, missing_ok=True):
             raise UserError(
                 "the folder already holds traces of an earlier run",
@@ -293,11 +298,11 @@ class _Runner:
             "device": device_name(policy.device),
             "checkpoint": {**policy.facts(), "center_crop": model.center_crop},
         }
-        undo = all_faults()[fault][0].before_env if fault else None
-        if undo is not None:
-            cleanup.callback(undo())
+        for fault in applied:
+            if fault.before_env is not None:
+                cleanup.callback(fault.before_env())
         profile = choose_profile(run_info, spec)
-        runner = cls(spec, model, env, fault, out, progress, policy, tasks, profile, run_info, cleanup)
+        runner = cls(spec, model, env, applied, out, progress, policy, tasks, profile, run_info, cleanup)
         cleanup.callback(runner.close)
         return runner
 
@@ -340,7 +345,7 @@ class _Runner:
             "horizon": loop.horizon,
             "settle_steps": loop.settle_steps,
             "camera": loop.camera,
-            "fault": self.fault or "",
+            "fault": ", ".join(fault.name for fault in self.faults),
             "cameras": camera_geometry(loop.env, loop.cameras),
             **environment_facts(loop.env),
             "real_time": bool(getattr(loop.env, "real_time", False)),
@@ -426,10 +431,9 @@ class _Runner:
             settle_steps=self.env.settle_steps,
             horizon=self.env.horizon or HORIZONS.get(task.suite, 280),
         )
-        if self.fault:
-            apply = all_faults()[self.fault][0].apply
-            if apply is not None:
-                apply(self.loop)
+        for fault in self.faults:
+            if fault.apply is not None:
+                fault.apply(self.loop)
         return self.loop
 
 

@@ -195,7 +195,7 @@ _COMMAND = "vladoctor.command"
 @click.argument("run_file", metavar="RUN | -- COMMAND...", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of report and traces, instead of the run file's.")
 @click.option("--profile", metavar="NAME", help="What the checkpoint expects: a profile, or a YAML file of your own.")
-@click.option("--fault", help="Disturb the loop on purpose; see: vladoctor faults.")
+@click.option("--fault", "fault", multiple=True, metavar="NAME", help="Disturb the loop on purpose; may be repeated.")
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task of the run; may be repeated.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Episodes of each task.")
 @click.option("--select", multiple=True, metavar="CODES", help="Run only these checks: VD201,VD301 or VD2.")
@@ -216,7 +216,7 @@ def diagnose(
     run_file: str | None,
     out: Path | None,
     profile: str | None,
-    fault: str | None,
+    fault: tuple[str, ...],
     tasks: tuple[str, ...],
     episodes: int | None,
     select: tuple[str, ...],
@@ -427,7 +427,7 @@ def _list_faults(bare: bool) -> None:
         for name, (_, check) in known.items():
             print(name, check.code, check.stage.value)
     else:
-        _print_columns([(name, f"{check.code} {check.name}", fault.summary) for name, (fault, check) in known.items()])
+        _print_columns([(name, f"{check.code} {check.name}", fault.text) for name, (fault, check) in known.items()])
 
 
 def _cores() -> int:
@@ -460,7 +460,7 @@ def explain(code: str) -> None:
         limits = "\n".join(f"- `{name}`: {value:g}" for name, value in check.thresholds.items())
         page += f"\n## Limits (`checks.thresholds.{check.code}` in run.yaml)\n\n{limits}\n"
     if check.faults:
-        proofs = "\n".join(f"- `{fault.name}`: {fault.summary}" for fault in check.faults)
+        proofs = "\n".join(f"- `{fault.name}`: {fault.text}" for fault in check.faults)
         page += f"\n## Faults that prove it\n\n{proofs}\n"
     if sys.stdout.isatty():
         from rich.console import Console
