@@ -108,7 +108,7 @@ def _half_of_the_scenes(loop: Loop) -> None:
         return obs
 
     loop.begin = begun  # type: ignore[method-assign]
-    inner._check_success = lambda: bool(start["there"]) and float(np.linalg.norm(hand() - start["hand"])) > 0.02
+    inner._check_success = lambda: bool(start["there"]) and float(np.linalg.norm(hand() - start["hand"])) > 0.005
 
 
 def _short(spec: RunSpec) -> RunSpec:

@@ -96,6 +96,41 @@ def test_a_fault_that_needs_several_episodes_is_one_trial_a_run() -> None:
     assert (trial["trials"], trial["successes"]) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("found", "verdict", "named", "others"),
+    [
+        ([IMAGE, SCALE, SATURATION], "right", True, []),
+        ([IMAGE], "right", False, []),
+        ([IMAGE, {**SCALE, "explained_by": "VD201"}], "right", False, []),
+        ([CROP, IMAGE, SCALE], "stage", True, ["VD202"]),
+    ],
+)
+def test_of_two_faults_at_once_both_are_roots(found: list[Any], verdict: str, named: bool, others: list[str]) -> None:
+    (trial,) = trials_of(report(episode(*found)), "flip-vertical+unnorm-bridge", "0")
+    assert (trial["verdict"], trial["named"], trial["others"]) == (verdict, named, others)
+
+
+def test_pairs_are_counted_by_themselves() -> None:
+    trials = [
+        *trials_of(report(episode(IMAGE, SCALE)), "flip-vertical+unnorm-bridge", "0"),
+        *trials_of(report(episode(SCALE)), "unnorm-bridge", "0"),
+    ]
+    found = matrix.matrix([], trials, about={})
+    jsonschema.validate(found, load_schema("matrix"))
+    one, both = found["faults"]
+    assert (both["code"], both["stage"]) == ("VD201+VD501", "image+un-normalise")
+    assert one["reports"] == ["openvla/openvla#118"]
+    assert [(each["code"], each["recall"]["of"], each["elsewhere"]) for each in found["checks"]] == [("VD501", 1, 0)]
+    assert found["total"]["alone"]["count"] == 2
+
+
+def test_pairs_are_of_different_stages() -> None:
+    faults = matrix.all_faults()
+    for pair in matrix.PAIRS:
+        one, other = (faults[name][1] for name in pair.split(matrix.BOTH))
+        assert one.stage is not other.stage
+
+
 def test_an_episode_that_was_broken_off_is_no_trial_of_the_policy() -> None:
     (trial,) = trials_of(report(episode(IMAGE, outcome="exception")), "flip-vertical", "0")
     assert (trial["named"], trial["trials"]) == (True, 0)
@@ -231,6 +266,13 @@ def test_the_plan_has_a_row_for_each_fault_and_task(spec: RunSpec) -> None:
 def test_a_fault_gets_the_episodes_that_it_needs(spec: RunSpec) -> None:
     what = plan("run.yaml", spec, faults=["one-init-state", "bgr"], tasks=["0"], episodes=1, healthy=5)
     assert [(job.name, job.episodes) for job in what.jobs] == [(HEALTHY, 5), ("one-init-state", 4), ("bgr", 1)]
+
+
+def test_two_faults_at_once_are_a_row(spec: RunSpec) -> None:
+    what = plan("run.yaml", spec, faults=["one-init-state+bgr"], tasks=["0"], episodes=1)
+    assert [(job.name, job.episodes) for job in what.jobs] == [("one-init-state+bgr", 4)]
+    with pytest.raises(UserError, match="did you mean flip-vertical"):
+        plan("run.yaml", spec, faults=["bgr+flip-verticl"])
 
 
 def test_a_fault_that_the_horizon_cannot_show_is_left_out(spec: RunSpec) -> None:

@@ -5,7 +5,8 @@ loop has a row for each task too. A row is made in `.running` and moved to its p
 row either is there as a whole or is run again: an interrupted matrix goes on where it stopped.
 
 What is counted is a trial: an episode, or the whole run of a row where the fault's check needs several episodes to say
-anything. Trials of healthy rows count false alarms.
+anything. Trials of healthy rows count false alarms. Two faults at once go by both names, "flip-vertical+gripper-raw":
+both their codes have to be root causes, and no third.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import vladoctor
-from vladoctor.check import Check, Severity, Stage, all_checks, all_faults
+from vladoctor.check import Check, Fault, Severity, Stage, all_checks, all_faults
 from vladoctor.errors import UserError
 from vladoctor.report.json import CONFIDENCE, success_interval
 
@@ -50,6 +51,25 @@ VERDICTS = ("right", "stage", "wrong", "nothing")
 AT_ONCE = (Stage.RENDER, Stage.OBSERVE, Stage.IMAGE, Stage.PROMPT, Stage.PROCESS, Stage.DECODE, Stage.UNNORMALISE)
 """Stages whose faults show in the first step that they touch: observation, image, prompt, tokens, statistics."""
 
+BOTH = "+"
+"""Stands between the names of two faults that are applied at once."""
+
+PAIRS = (
+    "flip-vertical+unnorm-bridge",
+    "bgr+prompt-bare",
+    "no-crop+gripper-raw",
+    "prompt-capital+no-settle",
+    "darker-floor+decode-edges",
+    "instruction-other-task+action-dims-swapped",
+    "observation-stale+prompt-two-spaces",
+    "pixels-normalised-twice+init-state-wiped",
+    "sampled+flip-horizontal",
+    "control-rate-10+unnorm-identity",
+    "train-mode+no-jpeg",
+    "bos-twice+gripper-not-inverted",
+)
+"""Faults of different stages that have nothing to do with each other."""
+
 _CHILD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}
 """A thread for each process: several that each take every core are slower than one."""
 
@@ -59,7 +79,7 @@ _TAIL = 3000
 
 @dataclass(frozen=True)
 class Job:
-    """One row: a fault ("" for the healthy loop) on a task."""
+    """One row: a fault ("" for the healthy loop), or several at once, on a task."""
 
     fault: str
     task: str
@@ -120,7 +140,7 @@ def plan(
 
     Args:
         source: the run file, as it was named.
-        faults: names, of which `HEALTHY` is one; all and the healthy loop by default.
+        faults: names, of which `HEALTHY` is one, and two with `BOTH` between them; all and the healthy loop by default.
         episodes: of each task; at least as many as a fault needs. The run file's by default.
         healthy: of the healthy loop, of each task; 0 leaves it out. By default as many as of a fault.
 
@@ -131,7 +151,7 @@ def plan(
     _, env = spec.own_loop()
     spec.require_files()
     known = all_faults()
-    for name in faults:
+    for name in (part for asked in faults for part in asked.split(BOTH)):
         if name not in known and name != HEALTHY:
             near = get_close_matches(name, [*known, HEALTHY], n=1)
             hint = f"did you mean {near[0]}?" if near else "see: vladoctor faults --list"
@@ -148,11 +168,12 @@ def plan(
     for name in dict.fromkeys(faults or known):
         if name == HEALTHY:
             continue
-        fault = known[name][0]
-        if horizon < fault.steps:
-            left_out[name] = f"it takes {fault.steps} steps until it can be seen, and the horizon is {horizon}"
+        applied = [fault for fault, _ in _applied(name)]
+        steps = max(fault.steps for fault in applied)
+        if horizon < steps:
+            left_out[name] = f"it takes {steps} steps until it can be seen, and the horizon is {horizon}"
             continue
-        jobs += [Job(name, task, max(count, fault.episodes)) for task in names]
+        jobs += [Job(name, task, max(count, *(fault.episodes for fault in applied))) for task in names]
     return Plan(source, spec, tuple(jobs), left_out)
 
 
@@ -234,7 +255,7 @@ class _Workers:
         place.mkdir(parents=True)
         command = [sys.executable, "-m", "vladoctor", "diagnose", self.source, "--task", job.task]
         command += ["--episodes", str(job.episodes), "--out", str(place), "--format", "json"]
-        command += ["--fault", job.fault] if job.fault else []
+        command += [word for fault, _ in _applied(job.fault) for word in ("--fault", fault.name)]
         log = place / "stderr.txt"
         with log.open("wb") as stderr:
             with self.lock:
@@ -283,8 +304,9 @@ def _require_same(what: Plan, job: Job, out: Path) -> None:
     path = out / job.place / "report.json"
     found = (_read(path).get("run") or {}).get("spec") or {}
     spec = what.spec.with_options(tasks=[job.task], episodes=job.episodes)
-    configure = all_faults()[job.fault][0].configure if job.fault else None
-    asked = json.loads(json.dumps((configure(spec) if configure else spec).to_json()))
+    for fault, _ in _applied(job.fault):
+        spec = fault.configure(spec) if fault.configure else spec
+    asked = json.loads(json.dumps(spec.to_json()))
     for section in ("model", "env", "profile", "checks"):
         for key in sorted({*(asked.get(section) or {}), *(found.get(section) or {})}):
             then, now = (found.get(section) or {}).get(key), (asked.get(section) or {}).get(key)
@@ -357,11 +379,11 @@ def trials_of(report: Mapping[str, Any], fault: str, task: str) -> list[dict[str
     overall = (report.get("overall") or {}).get("findings") or []
     over = next((finding for finding in overall if not finding["explained_by"]), None)
     episodes = report["episodes"]
-    check = all_faults()[fault][1] if fault else None
+    checks = [check for _, check in _applied(fault)]
     if fault and _needs_run(fault):
         first = next((each["findings"][0] for each in episodes if each["findings"]), over)
         findings = [finding for each in episodes for finding in each["findings"]] + list(overall)
-        return [_trial(fault, task, None, first, findings, check, episodes)] if episodes else []
+        return [_trial(fault, task, None, first, findings, checks, episodes)] if episodes else []
     return [
         _trial(
             fault,
@@ -369,7 +391,7 @@ def trials_of(report: Mapping[str, Any], fault: str, task: str) -> list[dict[str
             each,
             each["findings"][0] if each["findings"] else over,
             [*each["findings"], *overall],
-            check,
+            checks,
             [each],
         )
         for each in episodes
@@ -378,8 +400,14 @@ def trials_of(report: Mapping[str, Any], fault: str, task: str) -> list[dict[str
 
 def _needs_run(fault: str) -> bool:
     """Whether it takes several episodes until the fault can be seen, so that a run is one trial."""
-    found, check = all_faults()[fault]
-    return found.episodes > 1 or (check.judge is None and check.judge_run is not None)
+    return any(
+        found.episodes > 1 or (check.judge is None and check.judge_run is not None) for found, check in _applied(fault)
+    )
+
+
+def _applied(name: str) -> list[tuple[Fault, Check]]:
+    """The faults that a name stands for, each with the check that it proves."""
+    return [all_faults()[part] for part in name.split(BOTH)] if name else []
 
 
 def _trial(
@@ -388,30 +416,33 @@ def _trial(
     episode: Mapping[str, Any] | None,
     first: Mapping[str, Any] | None,
     findings: Sequence[Mapping[str, Any]],
-    check: Check | None,
+    checks: Sequence[Check],
     episodes: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    own = check.code if check else ""
-    steps = [one["first_step"] for one in findings if one["code"] == own and one.get("scope") != "run"]
+    own = {check.code for check in checks}
+    roots = {one["code"] for one in findings if not one["explained_by"]}
+    # Of two faults at once neither follows from the other.
+    named = roots if len(checks) > 1 else {one["code"] for one in findings}
+    steps = [one["first_step"] for one in findings if one["code"] in own and one.get("scope") != "run"]
     counted = [one for one in episodes if one["outcome"] in ("success", "horizon")]
     severities = {one["severity"] for one in findings}
     if first is None:
         verdict = "nothing"
-    elif first["code"] == own:
+    elif first["code"] in own:
         verdict = "right"
     else:
-        verdict = "stage" if check is not None and first["stage"] == check.stage.value else "wrong"
+        verdict = "stage" if first["stage"] in {check.stage.value for check in checks} else "wrong"
     return {
         "fault": fault or HEALTHY,
         "task": task,
         "episode": episode["name"] if episode else None,
         "init_state": episode["init_state"] if episode else None,
         "first": first["code"] if first else None,
-        "verdict": verdict if check else None,
-        "named": any(one["code"] == own for one in findings) if check else None,
+        "verdict": verdict if checks else None,
+        "named": own <= named if checks else None,
         "step": min(steps, default=None),
-        "others": sorted({one["code"] for one in findings if not one["explained_by"]} - {own}),
-        "consequences": sorted({one["code"] for one in findings if one["explained_by"]} - {own}),
+        "others": sorted(roots - own),
+        "consequences": sorted({one["code"] for one in findings if one["explained_by"]} - own),
         "severity": next((each.value for each in Severity if each.value in severities), None),
         "trials": len(counted),
         "successes": sum(bool(one["success"]) for one in counted),
@@ -513,6 +544,7 @@ def _total(
         "verdicts": {name: verdicts[name] for name in VERDICTS},
         "faults_always_first": sum(all(t["verdict"] == "right" for t in found) for found in by_fault.values()),
         "within_step": _within_step([trial for trial in broken if _shows_at_once(trial["fault"])]),
+        "reports": len({report for name in by_fault for fault, _ in _applied(name) for report in fault.reports}),
     }
 
 
@@ -532,16 +564,17 @@ def _healthy(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _of_fault(name: str, trials: Sequence[Mapping[str, Any]], healthy: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    check = all_faults()[name][1]
+    applied = _applied(name)
     verdicts = Counter(trial["verdict"] for trial in trials)
     steps = [trial["step"] for trial in trials if trial["step"] is not None]
     tasks = {trial["task"] for trial in trials}
     success = _success(trials)
     return {
         "fault": name,
-        "code": check.code,
-        "check": check.name,
-        "stage": check.stage.value,
+        "code": BOTH.join(check.code for _, check in applied),
+        "check": BOTH.join(check.name for _, check in applied),
+        "stage": BOTH.join(check.stage.value for _, check in applied),
+        "reports": [report for fault, _ in applied for report in fault.reports],
         "unit": "run" if _needs_run(name) else "episode",
         "trials": len(trials),
         "recall": share(sum(trial["named"] for trial in trials), len(trials)),
@@ -558,9 +591,9 @@ def _of_fault(name: str, trials: Sequence[Mapping[str, Any]], healthy: Sequence[
 
 
 def _shows_at_once(fault: str) -> bool:
-    """A symptom takes its time."""
-    check = all_faults()[fault][1]
-    return check.stage in AT_ONCE and not check.symptom
+    """A symptom takes its time; of two faults at once each has a row of its own."""
+    checks = [check for _, check in _applied(fault)]
+    return len(checks) == 1 and checks[0].stage in AT_ONCE and not checks[0].symptom
 
 
 def _within_step(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -580,11 +613,11 @@ def _within_step(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _checks(broken: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By check: of the trials of its own faults, and how often it stood beside other faults as a root of its own."""
-    owners = {name: check.code for name, (_, check) in all_faults().items()}
+    owners = {name: {check.code for _, check in _applied(name)} for name in _in_order(broken)}
     found = []
     for check in all_checks():
-        own = [trial for trial in broken if owners[trial["fault"]] == check.code]
-        elsewhere = [trial for trial in broken if owners[trial["fault"]] != check.code]
+        own = [trial for trial in broken if owners[trial["fault"]] == {check.code}]
+        elsewhere = [trial for trial in broken if check.code not in owners[trial["fault"]]]
         if not own:
             continue
         found.append(
@@ -606,6 +639,6 @@ def _success(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _in_order(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Faults in the order in which the program lists them."""
-    there = {trial["fault"] for trial in trials}
-    return [name for name in all_faults() if name in there]
+    """Faults in the order in which the program lists them, then those that were applied together."""
+    there = dict.fromkeys(trial["fault"] for trial in trials)
+    return [*(name for name in all_faults() if name in there), *(name for name in there if BOTH in name)]

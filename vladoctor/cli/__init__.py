@@ -360,7 +360,8 @@ def fingerprint(sources: tuple[str, ...], out: Path) -> None:
 @cli.command(short_help="List what --fault can apply, or try all of it.", options_metavar="[OPTIONS]")
 @click.argument("run_file", metavar="[RUN]", required=False)
 @click.option("--list", "bare", is_flag=True, help="Only `name code stage`, one a line, for scripts.")
-@click.option("--fault", "names", multiple=True, help="Only this one, or `healthy`; may be repeated.")
+@click.option("--fault", "names", multiple=True, help="Only this one, `healthy`, or two as A+B; may be repeated.")
+@click.option("--pairs", is_flag=True, help="Faults that have nothing to do with each other, two at a time.")
 @click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task of the run; may be repeated.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Episodes of each task; more where a fault needs more.")
 @click.option("--healthy", type=click.IntRange(min=0), help="Episodes of each task without a fault; 0 for none.")
@@ -374,6 +375,7 @@ def faults(
     run_file: str | None,
     bare: bool,
     names: tuple[str, ...],
+    pairs: bool,
     tasks: tuple[str, ...],
     episodes: int | None,
     healthy: int | None,
@@ -391,13 +393,13 @@ def faults(
     crashed.
     """
     if run_file is None:
-        if names or tasks or episodes or healthy is not None or workers or out or form != "text":
+        if names or pairs or tasks or episodes or healthy is not None or workers or out or form != "text":
             raise click.UsageError(
                 "name a run file to try faults on: vladoctor faults RUN", click.get_current_context()
             )
         _list_faults(bare)
         return 0
-    from vladoctor.matrix import exit_status, plan, run_matrix
+    from vladoctor.matrix import PAIRS, exit_status, plan, run_matrix
     from vladoctor.report.matrix import make_display, print_matrix, write_matrix
     from vladoctor.runspec import load_run
 
@@ -405,7 +407,9 @@ def faults(
     folder = out or spec.report.folder.with_name(f"{spec.report.folder.name}-faults")
     _require_writable(folder)
     with _stdout_to_stderr():
-        what = plan(run_file, spec, faults=names, tasks=tasks, episodes=episodes, healthy=healthy)
+        what = plan(
+            run_file, spec, faults=(*names, *(PAIRS if pairs else ())), tasks=tasks, episodes=episodes, healthy=healthy
+        )
         found = run_matrix(what, folder, workers=workers or _cores(), display=make_display())
         written = write_matrix(found, folder)
     if form == "json":

@@ -116,6 +116,7 @@ def _totals(found: Mapping[str, Any]) -> str:
         verdicts = total["verdicts"]
         rows += [
             ("faults", f"{total['faults']}, in every trial named first: {total['faults_always_first']}"),
+            ("reports from the field that they reconstruct", str(total["reports"])),
             ("trials with a fault", str(total["trials"])),
             ("recall: its code is found", rate(total["recall"])),
             ("right code first", rate(total["right_first"])),
@@ -149,6 +150,7 @@ def _faults(found: Mapping[str, Any]) -> str:
         "first step, median (max)",
         "other root codes",
         "consequences under it",
+        "after",
     )
     rows = [
         (
@@ -161,6 +163,7 @@ def _faults(found: Mapping[str, Any]) -> str:
             f"{each['step']['median']:g} ({each['step']['max']})" if each["step"] else "–",
             _counts(each["others"], each["trials"]),
             _counts(each["consequences"], each["trials"]),
+            ", ".join(each["reports"]) or "–",
         )
         for each in found["faults"]
     ]
@@ -169,7 +172,19 @@ def _faults(found: Mapping[str, Any]) -> str:
         first = _counts(found["confusion"][HEALTHY], healthy["episodes"])
         others = _counts(healthy["codes"], healthy["episodes"])
         rows.insert(
-            0, ("(healthy)", "none", f"{healthy['episodes']}", rate(healthy["success"]), "–", first, "–", others, "–")
+            0,
+            (
+                "(healthy)",
+                "none",
+                f"{healthy['episodes']}",
+                rate(healthy["success"]),
+                "–",
+                first,
+                "–",
+                others,
+                "–",
+                "–",
+            ),
         )
     return _table(heads, rows)
 
