@@ -17,6 +17,12 @@ from typing import Any
 import pytest
 
 NEEDS = {"simulator": ("libero", "robosuite", "mujoco", "torch"), "torch": ("torch", "transformers")}
+SHARED_OUT = (
+    "tests/test_session.py::test_a_fault_is_named_first_and_at_once[",
+    "tests/test_session.py::test_two_faults_at_once_are_two_root_causes[",
+)
+"""Long rows of tests that share nothing: workers take them one by one, and not as a file."""
+
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 # torch reads these once, when it is imported; the processes that tests start inherit them. Two workers that each take
@@ -32,6 +38,20 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="vladoctor-hf-modules-")
         os.environ["HF_MODULES_CACHE"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What `--dist loadfile` does, but for the tests of `SHARED_OUT`."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(SHARED_OUT) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

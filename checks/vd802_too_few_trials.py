@@ -89,13 +89,12 @@ def _tells(episode: object) -> bool:
 
 
 def _half_of_the_scenes(loop: Loop) -> None:
-    """A task that can be done in about half of the scenes: where the object lies on the one side, and by moving."""
+    """A task that can be done in about half of the scenes: where the basket stands on the one side, and by moving."""
     inner = loop.env.env
-    fetched = next(
-        name for name in inner.objects_dict if any(name in goal for goal in inner.parsed_problem["goal_state"])
-    )
-    place = 1 + inner.sim.model.get_joint_qpos_addr(inner.objects_dict[fetched].joints[0])[0]
-    middle = float(np.median(loop.task.init_states[:, place]))
+    basket = next(name for name in inner.objects_dict if inner.parsed_problem["goal_state"][0][-1].startswith(name))
+    # Of an init state: the time, then the positions, of a free body x, y, z first.
+    place = 2 + inner.sim.model.get_joint_qpos_addr(inner.objects_dict[basket].joints[0])[0]
+    middle = float(np.mean(loop.task.init_states[:, place]))
     begin, start = loop.begin, {"hand": np.zeros(3), "there": False}
 
     def hand() -> np.ndarray:
@@ -108,7 +107,7 @@ def _half_of_the_scenes(loop: Loop) -> None:
         return obs
 
     loop.begin = begun  # type: ignore[method-assign]
-    inner._check_success = lambda: bool(start["there"]) and float(np.linalg.norm(hand() - start["hand"])) > 0.005
+    inner._check_success = lambda: bool(start["there"]) and float(np.linalg.norm(hand() - start["hand"])) > 0.02
 
 
 def _short(spec: RunSpec) -> RunSpec:

@@ -19,7 +19,8 @@ from PIL import Image
 from vladoctor.check import Abstention, Clear, Severity, Stage
 from vladoctor.diagnosis import CheckResult, Diagnosis, Finding
 from vladoctor.records import Episode, Frame, Outcome, Query, Step
-from vladoctor.report import html, markup
+from vladoctor.report import acquittal, html, markup
+from vladoctor.report.acquittal import StageView
 from vladoctor.report.svg import MAX_POINTS, Series, line_chart, number
 from vladoctor.result import RunResult
 
@@ -275,8 +276,8 @@ def test_gravest_finding_leads_even_where_a_milder_one_is_more_frequent() -> Non
 
 
 def test_only_a_loop_judged_at_every_stage_is_acquitted_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = [{"name": stage.value, "state": "ok", "codes": "VD000"} for stage in Stage]
-    monkeypatch.setattr(html, "_chain", lambda diagnoses: judged)
+    judged = [StageView(stage, "right", ("VD000",), (), 1) for stage in Stage]
+    monkeypatch.setattr(acquittal, "stages", lambda result: judged)
     page = Page(html.render(result(diagnosis(ended="success"))))
     assert "the loop is as this checkpoint expects; what is left is the policy" in page.words
 

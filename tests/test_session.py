@@ -16,6 +16,7 @@ import pytest
 
 from vladoctor.check import all_checks, all_faults
 from vladoctor.errors import UserError
+from vladoctor.matrix import BOTH, PAIRS
 from vladoctor.report.json import run_report
 from vladoctor.result import RunResult
 from vladoctor.runspec import RunSpec, load_run
@@ -31,8 +32,9 @@ STEPS = 24
 SLOW = "opencv-convention"
 """A fault that shows only once the arm has moved across the picture."""
 
-APART = ("frozen-render-late", "frozen-old", "second-env")
-"""Faults that begin later, or that spoil the renderer for the rest of the process: see test_vd102.py, test_vd104.py."""
+APART = ("frozen-render-late", "frozen-old", "second-env", "trials-25")
+"""Faults that begin later, that spoil the renderer for the rest of the process, or that take long: see test_vd102.py,
+test_vd104.py and below."""
 
 AT_ONCE = sorted(
     name
@@ -130,6 +132,24 @@ def test_a_fault_is_named_first_and_at_once(name: str, tmp_path: Path) -> None:
     roots = {finding.code for finding in result.findings if not finding.explained_by}
     assert roots == {headline.code}
     assert result.exit_status == 1
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_faults_at_once_are_two_root_causes(pair: str, tmp_path: Path) -> None:
+    names = pair.split(BOTH)
+    result = run_session(spec_of(horizon=12), fault=names, out=tmp_path, policy=fresh_policy())
+    roots = {finding.code for finding in result.findings if not finding.explained_by}
+    assert roots == {all_faults()[name][1].code for name in names}
+    assert run_report(result)["run"]["fault"] == ", ".join(names)
+
+
+def test_a_rate_of_few_episodes_is_looked_at(tmp_path: Path) -> None:
+    # The fault takes 25 episodes; the limit is a number, and four show the same.
+    spec = spec_of(episodes=4, horizon=12)
+    spec = replace(spec, checks=replace(spec.checks, thresholds={"VD802": {"episodes": 4.0}}))
+    result = run_session(spec, fault="trials-25", out=tmp_path, policy=fresh_policy())
+    assert {diagnosis.episode.outcome.success for diagnosis in result.diagnoses} == {True, False}
+    assert [finding.code for finding in result.findings] == ["VD802"]
 
 
 def test_frames_that_come_upright_are_told_from_the_moving_arm(policy: Any, tmp_path: Path) -> None:

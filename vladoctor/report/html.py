@@ -24,12 +24,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from vladoctor import __version__
-from vladoctor.check import Severity, Stage, all_checks
+from vladoctor.check import Severity, all_checks
 from vladoctor.diagnosis import CheckResult, Diagnosis, Finding, RunDiagnosis
 from vladoctor.facts import registration
 from vladoctor.facts.coverage import PARTLY, SEEN, UNSEEN, Coverage
 from vladoctor.records import Episode, Frame
-from vladoctor.report import markup, seen
+from vladoctor.report import acquittal, markup, seen
 from vladoctor.report.json import CONFIDENCE, success_interval, trials, write_atomically
 from vladoctor.report.seen import INCLUDED
 from vladoctor.report.svg import Mark, Series, line_chart, number
@@ -93,7 +93,8 @@ def render(result: RunResult) -> str:
             against=_against(result),
             seen=_seen(result),
             processes=seen.processes(seen.program(result) or {}),
-            chain=_chain(result),
+            chain=acquittal.stages(result),
+            healthy=not codes,
             overall=_overall(result),
             rows=[_row(number, diagnosis, number in shown) for number, diagnosis in numbered],
             details=details,
@@ -197,15 +198,13 @@ def _of_the_run(finding: Finding, episodes: str) -> Verdict:
 
 def _acquittal(result: RunResult) -> Verdict:
     """The verdict where nothing was found: the whole loop is acquitted only if every stage of it was judged."""
-    diagnoses = result.diagnoses
-    unseen = [stage["name"] for stage in _chain(result) if stage["state"] in ("unseen", "hidden")]
-    if not unseen:
-        words = "Healthy: the loop is as this checkpoint expects; what is left is the policy."
-        return Verdict("ok", words, [_coverage(diagnoses)])
+    found = acquittal.stages(result)
+    if acquittal.acquitted(result, found):
+        return Verdict("ok", f"Healthy: {acquittal.ACQUITTED}.", [_coverage(result.diagnoses)])
     return Verdict(
         "ok",
         "Nothing wrong in what was looked at.",
-        [_coverage(diagnoses), f"judged by no check: {', '.join(unseen)}"],
+        [_coverage(result.diagnoses), acquittal.lacking(result, found)],
     )
 
 
@@ -376,27 +375,6 @@ def _common(told: Sequence[Sequence[str]]) -> Sequence[str]:
 
 def _flat(mapping: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return [(str(key), markup.value(item)) for key, item in (mapping or {}).items()]
-
-
-def _chain(result: RunResult) -> list[dict[str, str]]:
-    """The loop's stages with what was found at each over all episodes."""
-    stage_of = {check.code: check.stage for check in all_checks()}
-    roots = [finding for finding in result.findings if not finding.explained_by and not finding.about_evidence]
-    consequences = [finding for finding in result.findings if finding.explained_by]
-    said = [*(check for diagnosis in result.diagnoses for check in diagnosis.results), *result.overall.results]
-    passed = {check.code for check in said if check.state == "passed" and check.judged}
-    # A check may pass on what it found elsewhere: the model's images for want of frames, say.
-    hidden = {one.stage for one in seen.of_run(result.diagnoses) if one.state == UNSEEN}
-    chain = []
-    for stage in Stage:
-        codes = ", ".join(sorted(code for code in passed if stage_of.get(code) is stage))
-        state = "hidden" if stage.value in hidden else "ok" if codes else "unseen"
-        for kind, findings in (("follows", consequences), ("broken", roots)):
-            here = [finding for finding in findings if finding.stage is stage]
-            if here:
-                state, codes = kind, ", ".join(sorted({finding.code for finding in here}))
-        chain.append({"name": stage.value, "state": state, "codes": codes})
-    return chain
 
 
 def _spec_text(spec: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vladoctor
+from vladoctor.report import acquittal
 from vladoctor.report.seen import cost, of_run
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def run_report(result: RunResult) -> dict[str, Any]:
         "vladoctor": vladoctor.__version__,
         "run": _run(result),
         "summary": _summary(result),
+        "acquittal": acquittal.to_json(result),
         "overall": {
             "findings": [finding.to_json() for finding in result.overall.findings],
             "checks": [_check(check) for check in result.overall.results],

@@ -22,7 +22,7 @@ from rich.text import Text
 import vladoctor
 from vladoctor.check import Severity
 from vladoctor.facts.coverage import sentence
-from vladoctor.report import seen
+from vladoctor.report import acquittal, seen
 from vladoctor.report.json import success_interval, trials
 from vladoctor.result import FAILED, FINDINGS, INCOMPLETE, Progress, RunResult
 
@@ -278,37 +278,27 @@ class _Summary:
 
     def _right(self) -> Iterable[RenderableType]:
         """What was looked at and found right: in full for a healthy run, else only named."""
-        diagnoses = self.result.diagnoses
-        # What was seen stands on a line of its own.
-        passed = {
-            code: found
-            for code, found in _by_check(diagnoses, "passed").items()
-            if not any(result.about_evidence for result in found)
-        }
-        overall = [check for check in self.result.overall.results if check.state == "passed"]
-        if not passed and not overall:
+        total = len(self.result.diagnoses)
+        stages = [stage for stage in acquittal.stages(self.result) if stage.looked]
+        if not stages:
             return
         yield Text("")
         if any(self.result.findings):
-            names = [f"{code} {found[0].name}" for code, found in passed.items() if len(found) == len(diagnoses)]
-            names += [f"{check.code} {check.name} over the run" for check in overall]
+            always = [one for stage in stages for one in stage.looked if one.episodes in (None, total)]
+            names = [f"{one.code} {one.name}{'' if one.episodes else ' over the run'}" for one in always]
             if names:
                 yield _hang("Found right: ", Text(", ".join(names)))
             return
-        several = f" in {len(diagnoses)} episodes (numbers of the first)" if len(diagnoses) > 1 else ""
+        several = f" in {total} episodes (numbers of the first)" if total > 1 else ""
         yield Text(f"Looked at and found right{several}:")
-        for code, found in passed.items():
-            text = Text(overflow="fold")
-            text.append(f"{code} {found[0].name}", style="green")
-            if len(found) < len(diagnoses):
-                text.append(f" in {len(found)} of {len(diagnoses)} episodes")
-            notes = "; ".join(dict.fromkeys(clear.message for clear in found[0].clears))
-            text.append(f": {notes}")
-            yield _hang(f"  {self.glyphs.right} ", text, style="green")
-        for check in overall:
-            text = Text(f"{check.code} {check.name}", style="green", overflow="fold")
-            text.append(f" over the run: {'; '.join(clear.message for clear in check.clears)}", style="default")
-            yield _hang(f"  {self.glyphs.right} ", text, style="green")
+        for stage in stages:
+            yield Text(f"  {stage.stage.value}", style="bold")
+            for one in stage.looked:
+                text = Text(f"{one.code} {one.name}", style="green", overflow="fold")
+                where = " over the run" if one.episodes is None else ""
+                where = f" in {one.episodes} of {total} episodes" if one.episodes and one.episodes < total else where
+                text.append(f"{where}: {one.said}", style="default")
+                yield _hang(f"    {self.glyphs.right} ", text, style="green")
 
     def _seen(self) -> Iterable[RenderableType]:
         """Which stages were seen at all, and what that cost."""
@@ -459,8 +449,14 @@ class _Summary:
                 "and found nothing wrong.",
                 style="bold green",
             )
-            if counted and successes < len(counted):
-                yield Text("Where it failed, the cause is not among what these checks can see.", style="dim")
+            stages = acquittal.stages(self.result)
+            if acquittal.acquitted(self.result, stages):
+                yield Text(f"At every stage {acquittal.ACQUITTED}.", style="bold green")
+            else:
+                said = acquittal.lacking(self.result, stages)
+                yield Text(f"{said[0].upper()}{said[1:]}.", style="dim", overflow="fold")
+                if counted and successes < len(counted):
+                    yield Text("Where it failed, the cause is not among what these checks can see.", style="dim")
 
 
 _OUTCOMES = {"success": "success", "horizon": "failed", "exception": "exception", "interrupted": "interrupted"}
