@@ -302,6 +302,7 @@ CHECK = Check(
     stage=Stage.EXECUTE,
     judge=judge,
     needs=(Stage.EXECUTE,),
+    # Not measurements: twice as many steps as published is no rounding, and a few odd rows or answers decide nothing.
     thresholds={"often": 2.0, "explained": 0.8, "steps": 3, "share": 0.2, "answers": 10, "repeated": 0.8},
     explained_by=("VD503",),
     faults=(

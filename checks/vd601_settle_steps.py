@@ -167,6 +167,8 @@ CHECK = Check(
     stage=Stage.OBSERVE,
     judge=judge,
     needs=(Stage.EXECUTE,),
+    # `share` as measured on the page: of ten published steps the objects need eight. `arm` is no measurement: a
+    # hundredth of the controller's range is no motion.
     thresholds={"share": 0.8, "arm": 0.01},
     faults=(
         Fault("no-settle", "the policy is asked in the frame of the reset", _no_settling),

@@ -1,5 +1,4 @@
-"""Something raised, and the loop went on: the episode counts as a failure of the policy, or a default action was
-executed.
+"""Something raised and the loop went on: it counts as the policy's failure, or a default action was executed.
 
 ## What it looks at
 

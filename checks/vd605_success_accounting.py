@@ -229,6 +229,7 @@ CHECK = Check(
     stage=Stage.SCORE,
     judge=judge,
     needs=(Stage.SCORE,),
+    # Not a measurement: an arm that is commanded less than a thousandth of its range for half a second does nothing.
     thresholds={"steps": 10, "nothing": 1e-3},
     explained_by=("VD403", "VD501", "VD503", "VD604"),
     faults=(

@@ -91,6 +91,7 @@ CHECK = Check(
     stage=Stage.OBSERVE,
     judge=judge,
     needs=(Stage.EXECUTE,),
+    # Not a measurement: rounding of a period (1/30 s as 0.033) is no other frequency.
     thresholds={"same": 0.01},
     faults=(
         Fault(
