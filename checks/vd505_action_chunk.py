@@ -225,7 +225,7 @@ def _often(
     # Of one or two queries, the longest that the loop went on without another.
     every = max([*map(int, gaps), steps - (asked[-1] - asked[0])]) if only else int(np.median(gaps))
     times = "once" if len(asked) == 1 else f"{len(asked)} times"
-    seen = f"every {every} {'step' if every == 1 else 'steps'}" if not only else f"{times} in {steps} steps"
+    seen = ("every step" if every == 1 else f"every {every} steps") if not only else f"{times} in {steps} steps"
     if expected is None:
         yield Abstention(f"profile {facts.profile.name} does not say after how many steps the policy is asked again")
         return

@@ -103,6 +103,13 @@ def problem(check: Check, recorded: Episode, profile: Profile = LIBERO) -> Probl
     return found
 
 
+def only_problem(check: Check, recorded: Episode, profile: Profile = LIBERO) -> Problem:
+    """The problem, where there is exactly one."""
+    found = [verdict for verdict in verdicts(check, recorded, profile) if isinstance(verdict, Problem)]
+    assert len(found) == 1
+    return found[0]
+
+
 def is_clear(check: Check, recorded: Episode, profile: Profile = LIBERO) -> bool:
     """Whether all that is said is that it is right."""
     return all(isinstance(one, Clear) for one in verdicts(check, recorded, profile))

@@ -16,7 +16,8 @@ SOURCE = re.compile(r"(?<![\w.-])[\w-]+/[\w.-]+(#[1-9]\d*|@[0-9a-f]{7,40}| \S+\.
 """A thread, a file at a commit, or an address."""
 
 MEASURED = re.compile(
-    r"measur|healthy|recorded|published|seen|convention|choice|by right|\bof \d|\d+ (episode|frame|quer|recording)", re.I
+    r"measur|healthy|recorded|published|seen|convention|choice|by right|\bof \d|\d+ (episode|frame|quer|recording)",
+    re.IGNORECASE,
 )
 
 

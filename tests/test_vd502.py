@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from protocols import only_problem, verdicts
 from recorded import changed, executing, recorded
 
 from vladoctor.check import Abstention, Clear, Problem, Severity, Stage, Verdict
 from vladoctor.checks.vd502_gripper_convention import CHECK
-from vladoctor.facts import Facts
 from vladoctor.profiles import Profile, load_profile
 from vladoctor.records import Episode, Step
 
@@ -22,13 +22,11 @@ FAULTS = {fault.name: fault for fault in CHECK.faults}
 
 
 def judge(episode: Episode, profile: Profile = OPENVLA) -> list[Verdict]:
-    return list(CHECK.judge(Facts(episode, profile), dict(CHECK.thresholds)))
+    return verdicts(CHECK, episode, profile)
 
 
 def problem(episode: Episode, profile: Profile = OPENVLA) -> Problem:
-    found = [verdict for verdict in judge(episode, profile) if isinstance(verdict, Problem)]
-    assert len(found) == 1
-    return found[0]
+    return only_problem(CHECK, episode, profile)
 
 
 def with_gripper(command: Callable[[float], float]) -> Episode:

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from protocols import action, episode
+from protocols import action, episode, only_problem, verdicts
 from recorded import changed, executing, recorded
 
 from vladoctor.check import Abstention, Clear, Problem, Severity, Verdict
 from vladoctor.checks.vd505_action_chunk import CHECK
-from vladoctor.facts import Facts
 from vladoctor.profiles import Profile, load_profile
 from vladoctor.records import Episode, Query, Step
 
@@ -23,13 +22,11 @@ OPENPI, OPENVLA, UNKNOWN = (load_profile(name) for name in ("openpi-libero", "op
 
 
 def judge(episode: Episode, profile: Profile = OPENPI) -> list[Verdict]:
-    return list(CHECK.judge(Facts(episode, profile), dict(CHECK.thresholds)))
+    return verdicts(CHECK, episode, profile)
 
 
 def problem(episode: Episode, profile: Profile = OPENPI) -> Problem:
-    found = [verdict for verdict in judge(episode, profile) if isinstance(verdict, Problem)]
-    assert len(found) == 1
-    return found[0]
+    return only_problem(CHECK, episode, profile)
 
 
 def chunked(every: int, take: Callable[[deque[Any]], Any], rows: Callable[[Any], Any] = lambda chunk: chunk) -> Episode:
