@@ -143,6 +143,7 @@ def _same_answer(run: Run, queries: int, limits: Mapping[str, float]) -> Problem
         "does not reach the model (VD206), or an answer is kept in between. If it changes, what the policy is shown or "
         "told means nothing to it: compare image and prompt with those of its training.",
         severity=Severity.FIX if grave else Severity.LOOK,
+        symptom=True,
         first_step=run.steps[0],
         last_step=run.steps[-1],
         evidence=_evidence(run, queries),

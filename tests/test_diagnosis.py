@@ -68,6 +68,10 @@ class TestRunCheck:
         result = self.run(Clear("fine"), Problem("m", "r", Severity.FIX, 2))
         assert (result.state, result.findings[0].first_step) == ("failed", 2)
 
+    def test_a_problem_can_be_a_symptom_by_itself(self) -> None:
+        result = self.run(Problem("m", "r", Severity.STOP), Problem("m", "r", Severity.LOOK, symptom=True))
+        assert [finding.symptom for finding in result.findings] == [False, True]
+
     def test_nothing_said_is_no_pass(self) -> None:
         assert self.run().state == "abstained"
         assert self.run(Abstention("cannot tell")).state == "abstained"

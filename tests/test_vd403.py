@@ -54,6 +54,7 @@ def test_an_answer_kept_over_other_ids() -> None:
     verdict = judge(episode(returned=lambda n: first))
     assert isinstance(verdict, Problem)
     assert verdict.severity is Severity.STOP
+    assert not verdict.symptom
     assert "30 different sets of ids" in verdict.message
     assert (verdict.first_step, verdict.last_step) == (0, 29)
 
@@ -81,6 +82,7 @@ def test_the_same_answer_while_the_scene_changes(queries: int, level: float, sev
     assert isinstance(verdict, Problem)
     assert verdict.severity is severity
     assert "to the last digit" in verdict.message
+    assert verdict.symptom
 
 
 def test_two_answers_by_turns() -> None:

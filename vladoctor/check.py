@@ -71,6 +71,7 @@ class Problem:
             "diff" (list of [op, text], op in "=", "-", "+"), "per_dimension" (name -> list of numbers).
         frames: what renderers show side by side: list of {"title", "step", "camera" or "model": true,
             "transform": name of the dihedral element to apply, or ""}.
+        symptom: this one is only a symptom, though others of its check are facts.
         place: where in the source, if that is known; trail: the way that data took to it; fix: how to mend it.
     """
 
@@ -82,6 +83,7 @@ class Problem:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     frames: tuple[Mapping[str, Any], ...] = ()
     stage: Stage | None = None
+    symptom: bool = False
     place: Place | None = None
     trail: tuple[Hop, ...] = ()
     fix: Fix | None = None

@@ -317,7 +317,7 @@ def _finding(check: Check, problem: Problem, whole_run: bool, in_source: bool) -
         remedy=problem.remedy,
         evidence=problem.evidence,
         frames=problem.frames,
-        symptom=check.symptom,
+        symptom=check.symptom or problem.symptom,
         about_evidence=check.about_evidence,
         whole_run=whole_run,
         in_source=in_source,
