@@ -354,6 +354,7 @@ CHECK = Check(
             "black-image-late",
             "the same from control step 30 on",
             _blacken(30),
+            steps=34,
             begins=30,
         ),
         Fault(

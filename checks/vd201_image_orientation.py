@@ -302,6 +302,7 @@ CHECK = Check(
             "opencv-convention",
             'robosuite.macros.IMAGE_CONVENTION is "opencv": raw frames come upright, and the loop rotates them still',
             before_env=_opencv_convention,
+            steps=110,
             reports=("ARISE-Initiative/robomimic#305", "ARISE-Initiative/robomimic#203"),
         ),
     ),

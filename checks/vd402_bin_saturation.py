@@ -213,6 +213,7 @@ CHECK = Check(
             "a checkpoint that was fine-tuned with Bridge's statistics on LIBERO's actions: all but the smallest "
             "labels were clipped to the ends",
             _clip_labels,
+            steps=24,
         ),
     ),
 )

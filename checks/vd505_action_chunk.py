@@ -310,6 +310,7 @@ CHECK = Check(
             "action-repeated",
             "the policy is asked at every fourth step and its single action repeated in between, to save time",
             _repeat,
+            steps=24,
         ),
         Fault("action-repeat", "a frame skip of two: every action is executed twice", _skip_frames),
     ),

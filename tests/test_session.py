@@ -137,7 +137,7 @@ def test_a_fault_is_named_first_and_at_once(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("pair", PAIRS)
 def test_two_faults_at_once_are_two_root_causes(pair: str, tmp_path: Path) -> None:
     names = pair.split(BOTH)
-    result = run_session(spec_of(horizon=12), fault=names, out=tmp_path, policy=fresh_policy())
+    result = run_session(spec_of(horizon=8), fault=names, out=tmp_path, policy=fresh_policy())
     roots = {finding.code for finding in result.findings if not finding.explained_by}
     assert roots == {all_faults()[name][1].code for name in names}
     assert run_report(result)["run"]["fault"] == ", ".join(names)
@@ -153,7 +153,7 @@ def test_a_rate_of_few_episodes_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_frames_that_come_upright_are_told_from_the_moving_arm(policy: Any, tmp_path: Path) -> None:
-    result = run_session(spec_of(horizon=110), fault=SLOW, out=tmp_path, policy=policy)
+    result = run_session(spec_of(horizon=all_faults()[SLOW][0].steps), fault=SLOW, out=tmp_path, policy=policy)
     headline = result.diagnoses[0].headline
     assert headline is not None
     assert headline.code == "VD201"

@@ -125,7 +125,7 @@ class Fault:
     apply: Callable[[Loop], None] | None = None
     before_env: Callable[[], Callable[[], None]] | None = None
     episodes: int = 1
-    steps: int = 24
+    steps: int = 8
     begins: int = 0
     configure: Callable[[RunSpec], RunSpec] | None = None
     reports: tuple[str, ...] = ()
