@@ -467,6 +467,7 @@ CHECK = Check(
             "camera-alias",
             "a wrapper renames the cameras and exchanges them",
             _alias,
+            steps=24,
             reports=("strands-labs/robots#168",),
         ),
     ),
