@@ -122,6 +122,7 @@ BAD = [
     (MINIMAL + "checks: {thresholds: {VD403: {share: 1}}}\n", ["checks.thresholds.VD403", "VD402"]),
     (MINIMAL + "checks: {thresholds: {VD402: {share: .nan}}}\n", ["VD402.share", "nan", "vladoctor explain VD402"]),
     (MINIMAL + "checks: {thresholds: {VD402: 0.5}}\n", ["checks.thresholds.VD402", "limit's name", "0.5"]),
+    (MINIMAL + "fault: [flip-vertical, flip-vertcal]\n", ["run.yaml:3:1: fault", "did you mean flip-vertical"]),
     (MINIMAL + "fault: flip-vertcal\n", ["run.yaml:3:1: fault", "did you mean flip-vertical", "faults --list"]),
     (MINIMAL + "profile: {name: openvla-libreo}\n", ["profile.name", "did you mean openvla-libero"]),
     (
@@ -175,6 +176,11 @@ def test_defaults_of_schema_and_program_are_the_same() -> None:
             if callable(entry.default_factory):
                 default = entry.default_factory()
             assert properties[entry.name]["default"] == (list(default) if isinstance(default, tuple) else default)
+
+
+@pytest.mark.parametrize("written", ["flip-vertical", "[flip-vertical]", "[flip-vertical, flip-vertical]"])
+def test_a_fault_is_one_name_or_a_list(written: str, tmp_path: Path) -> None:
+    assert load_run(_write(tmp_path, MINIMAL + f"fault: {written}\n")).fault == ("flip-vertical",)
 
 
 def test_empty_sections_are_defaults(tmp_path: Path) -> None:
