@@ -405,6 +405,10 @@ def _needs_run(fault: str) -> bool:
     )
 
 
+def _begins(name: str) -> int:
+    return min(fault.begins for fault, _ in _applied(name))
+
+
 def _applied(name: str) -> list[tuple[Fault, Check]]:
     """The faults that a name stands for, each with the check that it proves."""
     return [all_faults()[part] for part in name.split(BOTH)] if name else []
@@ -583,7 +587,7 @@ def _of_fault(name: str, trials: Sequence[Mapping[str, Any]], healthy: Sequence[
         "others": dict(sorted(Counter(code for trial in trials for code in trial["others"]).items())),
         "consequences": dict(sorted(Counter(code for trial in trials for code in trial["consequences"]).items())),
         "step": {"median": statistics.median(steps), "max": max(steps)} if steps else None,
-        "begins": all_faults()[name][0].begins,
+        "begins": _begins(name),
         "within_step": _within_step(trials),
         "success": success,
         "effect": difference(success, _success([trial for trial in healthy if trial["task"] in tasks])),
@@ -600,13 +604,12 @@ def _within_step(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Of the trials in which an episode can show the step: those whose code is found where the fault begins, give or
     take a step. One that is there from the start may be seen in the settle steps.
     """
-    faults = all_faults()
     near = total = 0
     for trial in trials:
         if _needs_run(trial["fault"]) or (trial["named"] and trial["step"] is None):
             continue  # the run as a whole says it
         total += 1
-        begins = faults[trial["fault"]][0].begins
+        begins = _begins(trial["fault"])
         near += trial["step"] is not None and (begins - 1 if begins else -1_000) <= trial["step"] <= begins + 1
     return share(near, total)
 
