@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ("pytester",)
+
 NEEDS = {"simulator": ("libero", "robosuite", "mujoco", "torch"), "torch": ("torch", "transformers")}
 SHARED_OUT = (
     "tests/test_session.py::test_a_fault_is_named_first_and_at_once[",

@@ -13,7 +13,6 @@ sit on classes. What no tap knows is named by hand: `Doctor.watch_env`, `Doctor.
 from __future__ import annotations
 
 import html
-import io
 import os
 import shutil
 import tempfile
@@ -98,6 +97,7 @@ class Doctor:
     # Watching.
 
     def __enter__(self) -> Doctor:
+        __tracebackhide__ = True
         self.start()
         return self
 
@@ -112,6 +112,7 @@ class Doctor:
         Raises:
             UserError: this process is being watched already, or the folder holds traces of an earlier run.
         """
+        __tracebackhide__ = True
         if self._watch is not None or self.result is not None:
             raise UserError("this doctor has been used", where="vladoctor.watch()", remedy="make another for each run")
         if self.folder is not None:
@@ -128,7 +129,7 @@ class Doctor:
         watch = Watch(place, run=run, facts=run_facts)
         try:
             watch.start()
-        except RuntimeError as error:
+        except RuntimeError:
             if self.folder is None:
                 shutil.rmtree(place, ignore_errors=True)
             raise UserError(
@@ -136,7 +137,7 @@ class Doctor:
                 where="vladoctor.watch()",
                 remedy="end the other one first: one `with vladoctor.watch()` at a time, and none in a program that "
                 "`vladoctor diagnose -- ...` runs",
-            ) from error
+            ) from None
         self._watch, self._place = watch, place
         self._speak = silence()
 
@@ -262,11 +263,9 @@ class Doctor:
         """What was found, as text, `width` columns wide."""
         if self.result is None:
             return "watching" if self._watch is not None else "not watching yet"
-        from vladoctor.report.terminal import print_summary
+        from vladoctor.report.terminal import summary_text
 
-        stream = io.StringIO()
-        print_summary(self.result, stream=stream, width=width, colour=False)
-        return stream.getvalue().strip("\n")
+        return summary_text(self.result, width)
 
     def report(self, path: str | Path) -> Path:
         """Write the report: a page for a name that ends in .html, data for .json.

@@ -6,6 +6,7 @@ in the JSON and HTML reports. Nothing here relies on colour: with NO_COLOR or in
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections import Counter
@@ -91,6 +92,25 @@ def print_summary(
     number, reason = status or (result.exit_status, _status_reason(result))
     if reason:
         console.print(Text(f"Exit status {number}: {reason}", style="dim"))
+
+
+def summary_text(result: RunResult, width: int = 100) -> str:
+    """What was found as plain text, `width` columns wide."""
+    stream = io.StringIO()
+    print_summary(result, stream=stream, width=width, colour=False)
+    return _trimmed(stream)
+
+
+def finding_text(finding: Finding, width: int = 100) -> str:
+    """One finding with its evidence and its remedy as plain text, `width` columns wide."""
+    stream = io.StringIO()
+    console = _console(stream, width=width, colour=False)
+    console.print(_Summary(RunResult(None, {}), glyphs_for(console))._body(finding))
+    return _trimmed(stream)
+
+
+def _trimmed(stream: io.StringIO) -> str:
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")
 
 
 def glyphs_for(console: Console) -> Glyphs:
