@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -10,23 +11,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-# Suites that are run in this process leave no module behind that was not here before; numpy and what is built on it
-# cannot be imported twice.
-import vladoctor.report.html
-import vladoctor.report.terminal
-import vladoctor.session
-import vladoctor.taps.watch
-import vladoctor.testing.doctor
-import vladoctor.testing.index
-import vladoctor.testing.runfiles
 from vladoctor.check import all_checks
-from vladoctor.facts import camera, coverage, links, registration  # noqa: F401
 from vladoctor.testing import gpus
 from vladoctor.testing.once import WorkerLostError, once
 from vladoctor.testing.report import slug
 from vladoctor.trace import find_traces
 
+# Suites that are run in this process leave no module behind that was not here before; numpy and what is built on it
+# cannot be imported twice.
 all_checks()
+for _name in ("report.html", "session", "taps.watch", "testing.doctor", "testing.index", "testing.runfiles"):
+    importlib.import_module(f"vladoctor.{_name}")
 
 ROBOT = '''
 import numpy as np

@@ -98,7 +98,7 @@ def groups(spec: RunSpec) -> list[Episodes]:
         return [Episodes("episodes")]
     found: list[Episodes] = []
     for task in _tasks(spec.env):
-        label = f"task{task}" if isinstance(task, int) else report.slug(Path(task).stem, 40)
+        label = f"task{task}" if isinstance(task, int) else Path(task).stem.replace("_", "-")
         states = spec.env.init_states
         count = spec.env.episodes or len(states)
         for number in range(count):
@@ -156,7 +156,7 @@ class CheckItem(pytest.Item):
             episodes = [*self.group.of(found["episodes"])]
         said = list(found["failures"]) if self.group is None or not episodes else []
         if not episodes and not said:
-            said = ["there is no such episode in the run's report"]
+            said = list(found["notes"]) or ["there is no such episode in the run's report"]
         said += [
             f"{one['name']}: the loop raised an exception: {one['error'] or 'no message'}"
             if one["outcome"] == "exception"
@@ -171,6 +171,9 @@ class CheckItem(pytest.Item):
             if check["code"] == self.check.code
         ]
         said += [text for _, check in self.judged if (text := report.crash(check))]
+        if not any(check["state"] == "failed" for _, check in self.judged):
+            # What was found stands, but nothing is right of a program that did not get to its end.
+            said += self.run.failed()
         if said:
             pytest.fail("\n".join([*said, *self.run.evidence()]), pytrace=False)
 
@@ -226,7 +229,17 @@ class Run:
             return text
         return self._found
 
+    def failed(self) -> list[str]:
+        """How a program of one's own failed, if it did; its exit status is not the verdict's."""
+        found = self._found
+        program = (found["run"]["program"] if isinstance(found, Mapping) else None) or {}
+        if not program.get("status"):
+            return []
+        ended = f"by {program['signal']}" if program.get("signal") else f"with status {program['status']}"
+        return [f"the program ended {ended}; its output: {self.folder / 'run.log'}"]
+
     def evidence(self) -> list[str]:
+        """Where more of the run is to be seen."""
         return ["", f"report: {self.folder / 'report.html'}"]
 
     def _read(self) -> Mapping[str, Any] | str:
