@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -71,16 +73,8 @@ def installed(
     request: pytest.FixtureRequest, artefacts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:
     """(kind of install, folder of its programs); the dependencies are those of the environment that runs the tests."""
-    venv = tmp_path_factory.mktemp("venv")
-    _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
-    bin_folder = venv / "bin"
-    site = _run([str(bin_folder / "python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
-    # A plain path in a .pth file: no .pth file over there is read, so that its own vladoctor stays out of sight.
-    (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    options = ["--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed", "--quiet"]
     target = [*(["--editable"] if request.param == "editable" else []), str(artefacts[request.param])]
-    _run([sys.executable, "-m", "pip", "--python", str(bin_folder / "python"), "install", *options, *target])
-    return request.param, bin_folder
+    return request.param, _install(tmp_path_factory.mktemp("venv"), *target)
 
 
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(source: Path, artefacts: dict[str, Path]) -> None:
@@ -100,7 +94,7 @@ def test_the_sdist_holds_what_is_needed_to_test_it(source: Path, artefacts: dict
     with tarfile.open(artefacts["sdist"]) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     wanted = {"conftest.py", "dev.py", ".ci/run", "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
-    for folder in (*PACKAGES, "tests", "docs", "benchmarks", "requirements"):
+    for folder in (*PACKAGES, "tests", "docs", "examples", "benchmarks", "requirements"):
         wanted |= {path.relative_to(source).as_posix() for path in (source / folder).rglob("*") if path.is_file()}
     assert wanted - names == set()
     assert _names_in_wheel(artefacts["wheel from sdist"]) == _names_in_wheel(artefacts["wheel"])
@@ -148,6 +142,45 @@ def test_starting_imports_nothing_heavy(script: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", listing]
     done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.simulator
+@pytest.mark.torch
+def test_a_users_repository_is_tested_with_the_wheel(artefacts: dict[str, Path], tmp_path: Path) -> None:
+    programs = _install(tmp_path / "venv", str(artefacts["wheel"]))
+    suite = tmp_path / "suite"
+    shutil.copytree(ROOT / "examples" / "libero-suite", suite, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+    python = str(programs / "python")
+    _run([python, "get_weights.py"], cwd=suite)
+    told = _run([python, "-m", "pytest", "-n", "2", "-rs", "--junitxml=junit.xml", "-p", "no:cacheprovider"], cwd=suite)
+    summary = told.partition("= vladoctor =")[2]
+    for line in (
+        r"^tests/test_loop.py::test_a_picture_that_is_only_flipped.*; VD201 image-orientation \(stop\)$",
+        r"^tests/test_loop.py::test_the_loop_is_healthy: 1 episode, .*; nothing found$",
+        r"^tiny.run.yaml: 1 episode, .*; nothing found$",
+        r"^3 runs, 3 episodes watched: VD201 image-orientation in 1$",
+    ):
+        assert re.search(line, summary, re.MULTILINE), told
+    cases = list(ElementTree.parse(suite / "junit.xml").iter("testcase"))
+    assert {str(case.get("classname")).split(".")[0] for case in cases} == {"tests", "tiny"}
+    # Checks of the run as a whole, which has a single episode.
+    skipped = {str(case.get("name")) for case in cases if case.find("skipped") is not None}
+    assert skipped <= {"VD602", "VD604", "VD801"}, told
+    index = json.loads((suite / "reports" / "index.json").read_text(encoding="utf-8"))
+    assert all((suite / "reports" / run["page"]).is_file() for run in index["runs"])
+    assert len(list((suite / "reports").rglob("*.mcap"))) == 3
+
+
+def _install(venv: Path, *target: str) -> Path:
+    """Install into a new environment that borrows the dependencies of this one; the folder of its programs."""
+    _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
+    programs = venv / "bin"
+    site = _run([str(programs / "python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
+    # A plain path in a .pth file: no .pth file over there is read, so that its own vladoctor stays out of sight.
+    (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed", "--quiet"]
+    _run([sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", *options, *target])
+    return programs
 
 
 def _names_in_wheel(wheel: Path) -> set[str]:
