@@ -299,6 +299,33 @@ def test_what_was_not_seen_is_not_healthy(suite: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("*vladoctor/testing/*")
 
 
+def test_what_was_watched_once_for_several_tests(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+        import vladoctor
+        from robot import evaluate
+
+        @pytest.fixture(scope="module")
+        def evaluation():
+            with vladoctor.watch(select=["VD101", "VD102"]) as doctor:
+                evaluate(doctor, lit=False)
+            return doctor
+
+        def test_dark(vla_doctor, evaluation):
+            vla_doctor.include(evaluation)
+            vla_doctor.assert_healthy()
+
+        def test_frozen(vla_doctor, evaluation):
+            vla_doctor.include(evaluation)
+            assert not vla_doctor.findings("VD102")
+        """
+    )
+    result = run(suite)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E       AssertionError: VD101 black-image", "E             *step 0: *VD101*.png"])
+
+
 # --- Markers and options ---
 
 

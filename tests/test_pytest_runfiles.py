@@ -191,10 +191,11 @@ def test_the_suites_have_as_many_tasks_as_libero_says() -> None:
 # --- Running ---
 
 
-def test_a_program_is_run_once_and_its_checks_pass_or_say_why_not(suite: pytest.Pytester) -> None:
+@pytest.mark.parametrize("dist", ["load", "loadgroup"])
+def test_a_program_is_run_once_and_its_checks_pass_or_say_why_not(suite: pytest.Pytester, dist: str) -> None:
     own_loop(suite)
     suite.makepyfile("def test_other(): pass")
-    result = suite.runpytest_subprocess("-n", "2", "--dist", "load", "-rs", "--vladoctor-report", "kept")
+    result = suite.runpytest_subprocess("-n", "2", "--dist", dist, "-rs", "--vladoctor-report", "kept")
     result.assert_outcomes(passed=3, skipped=3)
     result.stdout.fnmatch_lines_random(
         [
@@ -206,9 +207,17 @@ def test_a_program_is_run_once_and_its_checks_pass_or_say_why_not(suite: pytest.
     assert (suite.path / "runs").read_text() == "once more\n"
     (entry,) = json.loads((suite.path / "kept" / "index.json").read_text())["runs"]
     assert (suite.path / "kept" / entry["page"]).is_file()
+
+
+def test_some_of_the_tests_of_a_run_can_be_chosen(suite: pytest.Pytester) -> None:
+    own_loop(suite)
+    suite.makepyfile("def test_other(): pass")
     again = suite.runpytest_subprocess("-k", "black-image", "-m", "vla", "--vladoctor-report", "kept")
     again.assert_outcomes(passed=1, deselected=5)
-    assert (suite.path / "runs").read_text() == "once more\n" * 2
+    assert (suite.path / "runs").read_text() == "once more\n"
+    unselected = suite.runpytest_subprocess("-m", "not vla")
+    unselected.assert_outcomes(passed=1, deselected=5)
+    assert (suite.path / "runs").read_text() == "once more\n"
 
 
 def test_a_program_that_fails_is_an_error_of_its_tests(suite: pytest.Pytester) -> None:

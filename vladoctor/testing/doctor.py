@@ -133,6 +133,11 @@ class VlaDoctor:
         self.runs.append(run)
         return run.judged
 
+    def include(self, doctor: Doctor) -> None:
+        """Take in a `vladoctor.watch()` that has ended elsewhere, in a fixture of wider scope for one."""
+        name, folder = self._place()
+        self.runs.append(Run(name, doctor.folder or folder, doctor.spec, doctor))
+
     def _begin(self, settings: Settings, overrides: Mapping[str, Any] | None = None) -> Doctor:
         from vladoctor.testing.report import fresh
 
