@@ -115,8 +115,7 @@ def differences(times: dict[str, list[tuple[float, float]]]) -> list[Difference]
             each = [a - b for a, b in zip(mine, theirs, strict=True)]
             lower, median, upper = statistics.quantiles(each, n=4)
             fastest, ratio = min(mine) - min(theirs), min(mine) / min(theirs)
-            spread = (round(number, 2) for number in (median, lower, upper, fastest))
-            found.append(Difference(other, measured, *spread, round(ratio, 4)))
+            found.append(Difference(other, measured, median, lower, upper, fastest, ratio))
     return found
 
 

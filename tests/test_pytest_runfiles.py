@@ -69,6 +69,10 @@ def test_collecting_names_every_episode_and_check_and_loads_nothing_heavy(suite:
         """
         import sys
 
+        def pytest_collection_modifyitems(items):
+            # What pytest-xdist's loadgroup goes by.
+            assert {item.get_closest_marker("xdist_group").args for item in items} == {("eval.run.yaml",)}
+
         def pytest_sessionfinish():
             heavy = "torch transformers mujoco robosuite libero scipy cv2 jinja2 rich".split()
             assert not set(heavy) & set(sys.modules)
@@ -191,11 +195,10 @@ def test_the_suites_have_as_many_tasks_as_libero_says() -> None:
 # --- Running ---
 
 
-@pytest.mark.parametrize("dist", ["load", "loadgroup"])
-def test_a_program_is_run_once_and_its_checks_pass_or_say_why_not(suite: pytest.Pytester, dist: str) -> None:
+def test_a_program_is_run_once_and_its_checks_pass_or_say_why_not(suite: pytest.Pytester) -> None:
     own_loop(suite)
     suite.makepyfile("def test_other(): pass")
-    result = suite.runpytest_subprocess("-n", "2", "--dist", dist, "-rs", "--vladoctor-report", "kept")
+    result = suite.runpytest_subprocess("-n", "2", "--dist", "load", "-rs", "--vladoctor-report", "kept")
     result.assert_outcomes(passed=3, skipped=3)
     result.stdout.fnmatch_lines_random(
         [
