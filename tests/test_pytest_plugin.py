@@ -554,6 +554,28 @@ def test_a_worker_gets_its_gpu_before_test_modules_are_imported(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,6"
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_worker_gets_its_gpu_with_the_first_doctor_if_it_is_not_too_late(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID", raising=False)
+    suite.makepyfile(mujoco="")
+    suite.makepyfile(
+        f"""
+        import os
+        {"import mujoco" if late else ""}
+
+        def test_it(vla_doctor):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "{"5,6" if late else "5"}"
+        """
+    )
+    result = suite.runpytest_subprocess("-p", "no:cacheprovider", "-n", "1")
+    result.assert_outcomes(passed=1, warnings=int(late))
+    if late:
+        result.stdout.fnmatch_lines(["*PytestWarning: this worker has no GPU of its own, because mujoco was imported*"])
+
+
 def test_something_is_done_once_and_not_again_by_the_next_where_it_killed_the_first(tmp_path: Path) -> None:
     calls = []
     for _ in range(2):
