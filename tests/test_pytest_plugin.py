@@ -441,6 +441,42 @@ def test_what_does_not_fail_at_this_severity_is_told_all_the_same(suite: pytest.
     run(suite).assert_outcomes(failed=1)
 
 
+def test_reports_need_a_folder(suite: pytest.Pytester) -> None:
+    (suite.path / "kept").touch()
+    suite.makepyfile("def test_it(): pass")
+    result = run(suite, "--vladoctor-report=kept")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: vladoctor's reports: *kept is a file, name a folder"])
+
+
+def test_a_diagnosis_that_cannot_be_told_does_not_end_the_session(suite: pytest.Pytester) -> None:
+    suite.makeconftest(
+        """
+        import pytest
+        from vladoctor.testing import report
+
+        @pytest.fixture(autouse=True)
+        def broken(monkeypatch):
+            monkeypatch.setattr(report, "explain", lambda *_, **__: 1 / 0)
+        """
+    )
+    suite.makepyfile(
+        """
+        from robot import evaluate
+
+        def test_falls(vla_doctor):
+            with vla_doctor.watch() as run:
+                evaluate(run, lit=False, fail=True)
+
+        def test_next():
+            pass
+        """
+    )
+    result = run(suite)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*RuntimeError: the arm fell off", "the diagnosis cannot be told, which is a defect"])
+
+
 @pytest.mark.parametrize(
     ("marker", "message"),
     [

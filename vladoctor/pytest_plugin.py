@@ -66,6 +66,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
+    if config.getoption("vladoctor_report_dir") or config.getini("vladoctor_report_dir"):
+        from vladoctor.testing.settings import require_folder
+
+        require_folder(config)
     if hasattr(config, "workerinput"):
         from vladoctor.testing.gpus import assign
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -48,13 +49,13 @@ class Run:
         return self.doctor.result if self.doctor is not None else self.judged
 
     def write(self) -> None:
-        """Write report.json and report.html; what cannot be written is left out, the verdict stands without."""
+        """Write report.json and report.html; what cannot be written is left out, the verdict stands without it."""
         if self.result is None or self.page is not None:
             return
         from vladoctor.report.html import write_html
         from vladoctor.report.json import write_json
 
-        with suppress(OSError):
+        with suppress(Exception):
             write_json(self.result, self.folder / "report.json")
             write_html(self.result, self.folder / "report.html")
             self.page = self.folder / "report.html"
@@ -351,6 +352,12 @@ class VlaDoctor:
         """What is added to the report of a test that failed otherwise: why, perhaps."""
         if isinstance(error, pytest.fail.Exception) or (isinstance(error, AssertionError) and self._asked):
             return []
+        try:
+            return self._section()
+        except Exception:  # noqa: BLE001 - here pytest takes it for its own, and ends the whole session
+            return [("vladoctor", f"the diagnosis cannot be told, which is a defect\n{traceback.format_exc()}")]
+
+    def _section(self) -> list[tuple[str, str]]:
         from vladoctor.report.json import run_report
         from vladoctor.testing import report
 

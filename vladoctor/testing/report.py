@@ -116,7 +116,8 @@ def explain(found: Found, folder: Path, *, episodes: Sequence[Episode] = (), mos
     for group in roots[:most]:
         episode, one = next(((e, f) for e, f in group if not f.explained_by), group[0])
         where = f" in {episode['name']}" if episode else " in the run as a whole"
-        lines += ["", f"{one.code} {one.name}{where}", *indented(finding_text(one))]
+        follows = f", which follows from {one.explained_by}" if one.explained_by else ""
+        lines += ["", f"{one.code} {one.name}{where}{follows}", *indented(finding_text(one))]
         others = list(dict.fromkeys(e["name"] for e, _ in group if e and e is not episode))
         if others:
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -125,12 +126,11 @@ def explain(found: Found, folder: Path, *, episodes: Sequence[Episode] = (), mos
             recorded = next((each for each in episodes if each.name == episode["name"]), None)
             lines += indented("\n".join(pictures(one, episode, folder, recorded)))
     rest = [group[0][1] for group in groups.values() if group not in roots[:most]]
-    lines += [f"    and {one.code} {one.name}" + _because(one) for one in rest]
+    for one in rest:
+        lines.append(
+            f"and {one.code} {one.name}" + (f", which follows from {one.explained_by}" if one.explained_by else "")
+        )
     return "\n".join(lines)
-
-
-def _because(one: Finding) -> str:
-    return f", which follows from {one.explained_by}" if one.explained_by else f": {one.message}"
 
 
 def indented(text: str, width: int = 4) -> list[str]:
@@ -140,16 +140,14 @@ def indented(text: str, width: int = 4) -> list[str]:
 
 def pictures(one: Finding, told: Mapping[str, Any], folder: Path, episode: Episode | None = None) -> list[str]:
     """Write the frames that a finding names as PNG; a line for each, with its path or why there is none."""
-    from vladoctor.errors import UserError
-
     try:
         if episode is None:
             from vladoctor.trace import read_episode
 
             episode = read_episode(folder / (told["trace"] or ""))
         return ["pictures:", *(_picture(one, wanted, episode, folder) for wanted in one.frames)]
-    except (UserError, OSError) as error:
-        return [f"pictures: none ({str(error).splitlines()[0]})"]
+    except Exception as error:  # noqa: BLE001 - a damaged picture must not cost the verdict
+        return [f"pictures: none ({(str(error) or type(error).__name__).splitlines()[0]})"]
 
 
 def _picture(one: Finding, wanted: Mapping[str, Any], episode: Episode, folder: Path) -> str:

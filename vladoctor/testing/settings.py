@@ -127,6 +127,17 @@ def report_folder(config: pytest.Config) -> Path | None:
     return (config.rootpath / said).absolute() if said else None
 
 
+def require_folder(config: pytest.Config) -> None:
+    """Say it at once, and once, if reports cannot be kept where they are to be.
+
+    Raises:
+        pytest.UsageError: it is a file.
+    """
+    folder = report_folder(config)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise pytest.UsageError(f"vladoctor's reports: {folder} is a file, name a folder")
+
+
 def _marker(marker: pytest.Mark, where: str) -> Mapping[str, Any]:
     if marker.args:
         raise UserError(
