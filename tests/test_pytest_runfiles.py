@@ -290,6 +290,30 @@ def test_a_check_that_crashes_is_an_error_and_no_pass(suite: pytest.Pytester, mo
     )
 
 
+def test_a_run_that_kills_its_worker_is_not_tried_by_the_next(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        program="""
+        import os, pathlib, signal, time
+
+        parent = pathlib.Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]
+        with pathlib.Path("runs").open("a") as file:
+            file.write("once more\\n")
+        os.kill(int(parent), signal.SIGKILL)  # below vladoctor, which is below the worker
+        time.sleep(1)
+        """
+    )
+    run_file(suite, "loop: {command: [program.py]}\nchecks: {select: [VD101, VD102, VD103, VD105]}\n")
+    result = suite.runpytest_subprocess("-n", "2", "--dist", "load")
+    result.assert_outcomes(failed=1, errors=3)
+    result.stdout.fnmatch_lines_random(
+        [
+            "worker 'gw[01]' crashed while running *",
+            "the run was begun by gw[01], which has ended without leaving a report",
+        ]
+    )
+    assert (suite.path / "runs").read_text() == "once more\n"
+
+
 @pytest.mark.simulator
 @pytest.mark.torch
 def test_the_demo_broken_on_purpose_in_two_workers(suite: pytest.Pytester) -> None:
