@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from vladoctor.diagnosis import Diagnosis, Finding
     from vladoctor.records import Episode
     from vladoctor.result import RunResult
-    from vladoctor.testing.report import Found
     from vladoctor.watching import Doctor
-
-Told = tuple["Run", Mapping[str, Any], "Found"]
 
 
 @dataclass
@@ -285,12 +282,13 @@ class VlaDoctor:
                 heads.append("the run broke")
                 lines.append(failure)
             if found:
-                heads += dict.fromkeys(f"{one.code} {one.name}" for _, one in found if not one.explained_by)
+                roots = [one for _, one in found if not one.explained_by] or [one for _, one in found]
+                heads += [f"{one.code} {one.name}" for one in roots]
                 lines.append(report.explain(found, run.folder, episodes=[one.episode for one in result.diagnoses]))
             missing = [*report.unseen(data, ignore), *result.overall.evidence_missing]
-            if complete and missing and not lines and "VD902" not in ignore and "evidence-incomplete" not in ignore:
+            if complete and missing and not lines:
                 heads.append("evidence incomplete")
-                lines += ["nothing wrong was seen, but not everything could be looked at:"]
+                lines.append("nothing wrong was seen, but not everything could be looked at:")
                 lines += [f"    {text}" for text in missing]
                 lines.append("if that is known: ignore these checks, or assert_healthy(complete=False)")
             if lines:
