@@ -48,12 +48,11 @@ class RunFile(pytest.File):
         shown = os.path.relpath(self.path, self.config.rootpath)
         try:
             options = Settings().with_options(self.config)
-            spec = load_run(self.path)
-            spec = Settings.of_suite(self.config).over(spec, options)
+            spec = Settings.of_suite(self.config).over(load_run(self.path), options)
         except UserError as error:
             error.where = error.where.replace(str(self.path), shown)
             raise self.CollectError(str(error)) from error
-        run = Run(self.config, self.path, shown, spec, options)
+        run = Run(self.config, self.path, shown, spec)
         checks = selected_checks(spec)
         for group in groups(spec):
             yield Group.from_parent(self, name=group.name, run=run, group=group, checks=checks)
@@ -150,32 +149,32 @@ class CheckItem(pytest.Item):
         if isinstance(found, str):
             pytest.fail(found, pytrace=False)
         self.stash[runs_key] = [self.run.told]
-        if self.group is None:
-            episodes: list[Episode | None] = [None]
-        else:
-            episodes = [*self.group.of(found["episodes"])]
-        said = list(found["failures"]) if self.group is None or not episodes else []
-        if not episodes and not said:
-            said = list(found["notes"]) or ["there is no such episode in the run's report"]
-        said += [
-            f"{one['name']}: the loop raised an exception: {one['error'] or 'no message'}"
-            if one["outcome"] == "exception"
-            else f"{one['name']}: the recording ends before the episode does"
-            for one in episodes
-            if one is not None and one["outcome"] in ("exception", "interrupted")
-        ]
+        episodes = [None] if self.group is None else self.group.of(found["episodes"])
         self.judged = [
             (one, check)
             for one in episodes
             for check in (one["checks"] if one is not None else found["overall"]["checks"])
             if check["code"] == self.check.code
         ]
-        said += [text for _, check in self.judged if (text := report.crash(check))]
+        # What was found stands; but nothing is right of what broke or did not get to its end.
         if not any(check["state"] == "failed" for _, check in self.judged):
-            # What was found stands, but nothing is right of a program that did not get to its end.
-            said += self.run.failed()
-        if said:
-            pytest.fail("\n".join([*said, *self.run.evidence()]), pytrace=False)
+            said = [*self._broken(found, episodes), *self.run.failed()]
+            if said:
+                pytest.fail("\n".join([*said, *self.run.evidence()]), pytrace=False)
+
+    def _broken(self, found: Mapping[str, Any], episodes: Sequence[Episode | None]) -> Iterator[str]:
+        if self.group is None or not episodes:
+            yield from found["failures"]
+        if not episodes and not found["failures"]:
+            yield from found["notes"] or ["there is no such episode in the run's report"]
+        told = [one for one in episodes if one is not None]
+        for one in told:
+            if one["outcome"] == "exception":
+                yield f"{one['name']}: the loop raised an exception: {one['error'] or 'no message'}"
+        # Of a vector environment the last episodes are seldom run to their end.
+        if told and all(one["outcome"] == "interrupted" for one in told):
+            yield f"{told[0]['name']}: the recording ends before the episode does"
+        yield from filter(None, (report.crash(check) for _, check in self.judged))
 
     def runtest(self) -> None:
         found = self.run.found()
@@ -210,8 +209,8 @@ class CheckItem(pytest.Item):
 class Run:
     """A run file's run, as this process knows it."""
 
-    def __init__(self, config: pytest.Config, path: Path, shown: str, spec: RunSpec, options: Settings) -> None:
-        self.config, self.path, self.shown, self.spec, self.options = config, path, shown, spec, options
+    def __init__(self, config: pytest.Config, path: Path, shown: str, spec: RunSpec) -> None:
+        self.config, self.path, self.shown, self.spec = config, path, shown, spec
         self.told: dict[str, Any] = {}
         self.folder = Path()
         self._found: Mapping[str, Any] | str | None = None
@@ -271,7 +270,7 @@ class Run:
             if codes:
                 command += [option, ",".join(codes)]
         log = folder / "run.log"
-        environment = {**os.environ, **gpus.of_worker(self.config), "NO_COLOR": "1"}
+        environment = {**os.environ, **gpus.of_worker(self.config)}
         started = time.monotonic()
         with log.open("wb") as stream:
             done = subprocess.run(
