@@ -55,7 +55,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
-from vladoctor.facts.registration import Match, matches
+from vladoctor.facts.following import Match, matches
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts

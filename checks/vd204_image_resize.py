@@ -60,7 +60,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
-from vladoctor.facts.registration import Match, matches
+from vladoctor.facts.following import Match, matches
 from vladoctor.facts.resampling import Reproduction, expected_ways, reproduction
 
 if TYPE_CHECKING:

@@ -412,8 +412,10 @@ def test_other_tools_can_read_it(tmp_path: Path) -> None:
         "/run": 1,
         "/task": 1,
         "/camera/agentview/thumbnail": 4,
+        "/camera/agentview/grey": 4,
         "/camera/agentview/full": 2,
         "/model/image/thumbnail": 3,
+        "/model/image/grey": 3,
         "/model/image/full": 2,
         "/step": 4,
         "/outcome": 1,
@@ -424,7 +426,7 @@ def test_other_tools_can_read_it(tmp_path: Path) -> None:
         schema, channel, _ = found[0]
         if topic.startswith(("/camera", "/model")):
             assert (schema.name, schema.encoding, channel.message_encoding) == (
-                "foxglove.CompressedImage",
+                "foxglove.RawImage" if topic.endswith("/grey") else "foxglove.CompressedImage",
                 "protobuf",
                 "protobuf",
             )

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from vladoctor.pictures import PictureStatistics, greyed, measure
+
 
 @dataclass
 class Frame:
@@ -23,6 +25,9 @@ class Frame:
         minimum, maximum: smallest and largest value over the *full* frame, 0..255 (None where not measured).
         load_thumbnail: returns uint8 (h, w, 3), an area average of the full frame (JPEG, so off by a few levels).
         load_full: returns the full frame, lossless, or None where it was not kept.
+        load_grey: returns `pictures.greyed` of the thumbnail before its JPEG, uint8 (h, w), no side above 64; None where
+            it was not recorded.
+        measured: `pictures.measure` of the thumbnail before its JPEG; None where that was not recorded.
     """
 
     shape: tuple[int, int]
@@ -30,10 +35,27 @@ class Frame:
     load_full: Callable[[], np.ndarray] | None = None
     minimum: float | None = None
     maximum: float | None = None
+    load_grey: Callable[[], np.ndarray] | None = None
+    measured: PictureStatistics | None = None
 
     @cached_property
     def thumbnail(self) -> np.ndarray:
         return self.load_thumbnail()
+
+    @cached_property
+    def grey(self) -> np.ndarray:
+        """Mean of the channels, uint8 (h, w); where it was not recorded, of the thumbnail."""
+        return greyed(self.thumbnail) if self.load_grey is None else self.load_grey()
+
+    @cached_property
+    def statistics(self) -> PictureStatistics:
+        """The thumbnail in numbers, measured now where that was not done when it was recorded."""
+        return measure(self.thumbnail) if self.measured is None else self.measured
+
+    @property
+    def identity(self) -> bytes:
+        """The same of two pictures of one recording if they are the same, value by value, as recorded."""
+        return self.thumbnail.tobytes()
 
     @cached_property
     def full(self) -> np.ndarray | None:
@@ -41,8 +63,8 @@ class Frame:
 
     def forget(self) -> None:
         """Drop the decoded pictures; they are loaded again where they are looked at again."""
-        self.__dict__.pop("thumbnail", None)
-        self.__dict__.pop("full", None)
+        for name in ("thumbnail", "grey", "full"):
+            self.__dict__.pop(name, None)
 
     @property
     def best(self) -> np.ndarray:

@@ -6,13 +6,15 @@ moment and loses at most the step it was in; a file cut at any byte is read up t
 flushed to the disk itself: a power cut can cost the last seconds. An episode that was closed also has MCAP's index, so
 viewers can seek; one that was not is read from front to back.
 
-Pictures are `foxglove.CompressedImage` in Protobuf, everything else is JSON with a schema, so Foxglove, Rerun and the
-plain `mcap` package open a trace without this one:
+Pictures are `foxglove.CompressedImage`, or `foxglove.RawImage`, in Protobuf, everything else is JSON with a schema, so
+Foxglove, Rerun and the plain `mcap` package open a trace without this one:
 
     /run, /task                 at the start, and again where something was learnt later: the last one counts
     /camera/<name>/thumbnail    JPEG, every step: the observation before its action
+    /camera/<name>/grey         its grey, uncompressed, for judging: decoding thousands of JPEGs takes longer than all else
     /camera/<name>/full         PNG, at the first query and at every `full_every`-th one after it
     /model/image/thumbnail      JPEG, every query: what the model was given
+    /model/image/grey           as above
     /model/image/full           PNG, as above
     /model/<slot>/...           the same of a query's further images
     /step                       `records.Step` without its pictures
@@ -40,25 +42,26 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from mcap.data_stream import RecordBuilder
+from mcap.data_stream import ReadDataStream, RecordBuilder
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import (
     Channel,
+    Chunk,
     ChunkIndex,
     DataEnd,
     Header,
     McapRecord,
-    Message,
     Schema,
     Statistics,
     SummaryOffset,
 )
-from mcap.stream_reader import StreamReader
+from mcap.stream_reader import get_chunk_data_stream
 from PIL import Image
 
 from vladoctor import __version__
 from vladoctor.errors import UserError
+from vladoctor.pictures import PictureStatistics, greyed, measure
 from vladoctor.records import Episode, Frame, Outcome, Query, Step
 
 SUFFIX = ".mcap"
@@ -71,6 +74,9 @@ PROFILE = f"vladoctor/{FORMAT}"
 
 THUMBNAIL = 64
 """Longest side of a thumbnail in pixels."""
+
+GREY = 64
+"""Longest side of the grey that is kept: what registration looks at."""
 
 FULL_EVERY = 25
 """Queries from one full frame to the next."""
@@ -93,8 +99,16 @@ class Picture(Frame):
     """
 
     jpeg: bytes = field(default=b"", repr=False)
-    png: bytes | None = field(default=None, repr=False)
     develop: Callable[[], None] | None = field(default=None, repr=False)
+
+    @property
+    def identity(self) -> bytes:
+        return self.jpeg or super().identity
+
+    def describe(self, small: np.ndarray) -> None:
+        """Keep what is measured on the thumbnail before it is compressed."""
+        grey = greyed(area_average(small, GREY))
+        self.load_grey, self.measured = lambda: grey, measure(small)
 
 
 def capture(frame: np.ndarray, thumbnail: int = THUMBNAIL, *, keep: bool = True, later: bool = False) -> Picture:
@@ -121,7 +135,9 @@ def capture(frame: np.ndarray, thumbnail: int = THUMBNAIL, *, keep: bool = True,
     def develop() -> None:
         nonlocal copy
         taken.develop = None
-        jpeg = taken.jpeg = encode_jpeg(area_average(copy, thumbnail))
+        small = area_average(copy, thumbnail)
+        jpeg = taken.jpeg = encode_jpeg(small)
+        taken.describe(small)
         taken.minimum, taken.maximum = float(copy.min()), float(copy.max())
         taken.load_thumbnail = lambda: _decode(jpeg)
         if not keep:
@@ -143,7 +159,9 @@ def picture(
 ) -> Picture:
     """Make a picture of a thumbnail, uint8 (h, w, 3), of a frame of `shape` (H, W)."""
     jpeg = encode_jpeg(small)
-    return Picture(shape, lambda: _decode(jpeg), load_full, minimum, maximum, jpeg)
+    made = Picture(shape, lambda: _decode(jpeg), load_full, minimum, maximum, jpeg=jpeg)
+    made.describe(small)
+    return made
 
 
 def area_average(frame: np.ndarray, longest: int) -> np.ndarray:
@@ -332,18 +350,23 @@ class TraceWriter:
 
     def _add_frame(self, topic: str, name: str, frame: Frame, full: bool) -> None:
         self._add_image(f"{topic}/thumbnail", name, "jpeg", self._thumbnail(frame))
+        self._mcap.add(f"{topic}/grey", _RAW, self._time, self.steps, _encode_raw(self._time, name, frame.grey))
         if full and frame.load_full is not None:
-            png = frame.png if isinstance(frame, Picture) and frame.png else encode_png(frame.load_full())
-            self._add_image(f"{topic}/full", name, "png", png)
+            self._add_image(f"{topic}/full", name, "png", encode_png(frame.load_full()))
 
     def _thumbnail(self, frame: Frame) -> bytes:
-        if isinstance(frame, Picture) and frame.jpeg:
-            return frame.jpeg
-        return encode_jpeg(area_average(np.asarray(frame.load_thumbnail()), self.thumbnail))
+        """The thumbnail as it is written; a picture that was not captured is measured on the way."""
+        if isinstance(frame, _Recorded) or (isinstance(frame, Picture) and frame.jpeg):
+            return frame.identity
+        small = area_average(np.asarray(frame.load_thumbnail()), self.thumbnail)
+        if frame.load_grey is None or frame.measured is None:
+            grey = greyed(area_average(small, GREY))
+            frame.load_grey, frame.measured = lambda: grey, measure(small)
+        return encode_jpeg(small)
 
     def _add_image(self, topic: str, name: str, kind: str, data: bytes) -> None:
         message = _encode_image(self._time, name, kind, data)
-        self._mcap.add(topic, "foxglove.CompressedImage", self._time, self.steps, message)
+        self._mcap.add(topic, _COMPRESSED, self._time, self.steps, message)
 
     def _add_json(self, topic: str, schema: str, value: Mapping[str, Any]) -> None:
         self._mcap.add(topic, schema, self._time, self.steps, encode_json(value))
@@ -362,7 +385,7 @@ def read_episode(path: Path | str) -> Episode:
     """Read a trace, as far as it goes.
 
     Step numbers are counted from the first query; steps before it are negative, all of them if there is none. Pictures
-    are decoded when they are looked at.
+    are loaded when they are looked at, from memory as long as `forget` was not called on one of them, else from the file.
 
     Raises:
         UserError: there is no such file, it is not a trace, or a newer vladoctor wrote it.
@@ -380,19 +403,19 @@ def read_episode(path: Path | str) -> Episode:
     outcome: Outcome | None = None
     notes: Sequence[str] = ()
     steps: list[Step] = []
-    images: dict[str, bytes] = {}
-    for topic, message in _messages(data):
+    images: dict[str, _Place] = {}
+    for topic, place in _messages(_Data(data, path)):
         if topic.startswith(("/camera/", "/model/")):
-            images[topic] = _decode_image(message)
+            images[topic] = place
         elif topic == "/run":
-            run = decode_json(message)
+            run = decode_json(_bytes_at(place))
         elif topic == "/task":
-            task = decode_json(message)
+            task = decode_json(_bytes_at(place))
         elif topic == "/step":
-            steps.append(_read_step(decode_json(message), images))
+            steps.append(_read_step(decode_json(_bytes_at(place)), images))
             images = {}
         elif topic == "/outcome":
-            record = decode_json(message)
+            record = decode_json(_bytes_at(place))
             outcome = Outcome(record["ended"], record["success"], record["steps"], record.get("error", ""))
             notes = record.get("notes", ())
     _renumber(steps)
@@ -621,30 +644,101 @@ def _profile(data: bytes) -> str | None:
     return data[start + 4 : end].decode("utf-8", "replace") if end <= len(data) else None
 
 
-def _messages(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """(topic, message) of every whole and undamaged chunk, up to the first one that is not."""
-    topics: dict[int, str] = {}
-    # mcap's reader would take a record that is cut short for a shorter one.
-    whole = io.BytesIO(data[: _whole(data)])
+class _Data:
+    """The bytes of a trace: in memory until they are released, then read from the file part by part.
+
+    Args:
+        path: the file; None of bytes that stand in none, which are never released.
+    """
+
+    def __init__(self, data: bytes, path: Path | None = None) -> None:
+        self.path = path
+        self._bytes: bytes | None = data
+
+    @property
+    def held(self) -> bytes:
+        """All of them."""
+        if self._bytes is None:
+            assert self.path is not None
+            self._bytes = self.path.read_bytes()
+        return self._bytes
+
+    def part(self, start: int, stop: int) -> bytes:
+        if self._bytes is not None:
+            return self._bytes[start:stop]
+        assert self.path is not None
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+    def release(self) -> None:
+        if self.path is not None:
+            self._bytes = None
+
+
+_Place = tuple[_Data, int, int]
+"""Where a message's own data stand: start and stop."""
+
+
+def _bytes_at(place: _Place) -> bytes:
+    data, start, stop = place
+    return data.part(start, stop)
+
+
+def _messages(whole: _Data) -> Iterator[tuple[str, _Place]]:
+    """Topic and place of every whole and undamaged chunk's messages, up to the first chunk that is not.
+
+    mcap's own reader would take a record that is cut short for a shorter one, and four times as long.
+    """
     try:
-        for record in StreamReader(whole, validate_crcs=True).records:
-            if isinstance(record, Channel):
-                topics[record.id] = record.topic
-            elif isinstance(record, Message):
-                yield topics[record.channel_id], record.data
+        yield from _in_records(whole, len(_MAGIC), len(whole.held), {})
     except (McapError, ValueError, LookupError, struct.error):
         return
 
 
-def _whole(data: bytes) -> int:
-    """Offset after the last whole record."""
-    position = len(_MAGIC)
-    while position + 9 <= len(data):
-        end = position + 9 + int.from_bytes(data[position + 1 : position + 9], "little")
-        if end > len(data):
-            break
-        position = end
-    return position
+def _in_records(data: _Data, position: int, end: int, topics: dict[int, str]) -> Iterator[tuple[str, _Place]]:
+    held = data.held
+    while position + _RECORD.size <= end:
+        opcode, length = _RECORD.unpack_from(held, position)
+        start = position + _RECORD.size
+        position = start + length
+        if position > end or opcode == Opcode.DATA_END:
+            return
+        if opcode == Opcode.MESSAGE:
+            yield topics[int.from_bytes(held[start : start + 2], "little")], (data, start + _IN_MESSAGE, position)
+        elif opcode == Opcode.CHUNK:
+            yield from _in_records(*_chunk(data, start, position), topics)
+        elif opcode == Opcode.CHANNEL:
+            number, _, size = _CHANNEL_HEAD.unpack_from(held, start)
+            topics[number] = held[start + _CHANNEL_HEAD.size :][:size].decode()
+
+
+def _chunk(data: _Data, start: int, stop: int) -> _Place:
+    """Where a chunk's records stand: as a rule in the file itself, as our own chunks are not compressed.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    held = data.held
+    _, _, _, checksum, name = _CHUNK_HEAD.unpack_from(held, start)
+    if name:
+        # Rewritten by another tool.
+        content = ReadDataStream(io.BytesIO(held[start:stop]))
+        stream, length = get_chunk_data_stream(Chunk.read(content), validate_crc=True)
+        return _Data(stream.read(length)), 0, length
+    first = start + _CHUNK_HEAD.size + 8
+    if first + int.from_bytes(held[first - 8 : first], "little") != stop or (
+        checksum and checksum != zlib.crc32(memoryview(held)[first:stop])
+    ):
+        raise ValueError("a damaged chunk")
+    return data, first, stop
+
+
+_RECORD = struct.Struct("<BQ")
+_CHUNK_HEAD = struct.Struct("<QQQII")
+_CHANNEL_HEAD = struct.Struct("<HHI")
+_IN_MESSAGE = 22
+"""Bytes of a message's record before its own data: channel, sequence and two times."""
 
 
 def _step_record(step: Step) -> dict[str, Any]:
@@ -685,10 +779,12 @@ def _frame_record(frame: Frame) -> dict[str, Any]:
         record["minimum"] = frame.minimum
     if frame.maximum is not None:
         record["maximum"] = frame.maximum
+    if frame.measured is not None:
+        record["statistics"] = frame.measured.to_json()
     return record
 
 
-def _read_step(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Step:
+def _read_step(record: Mapping[str, Any], images: Mapping[str, _Place]) -> Step:
     query = record.get("query")
     return Step(
         number=record["number"],
@@ -709,7 +805,7 @@ def _read_step(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Step:
     )
 
 
-def _read_query(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Query:
+def _read_query(record: Mapping[str, Any], images: Mapping[str, _Place]) -> Query:
     def optional(name: str) -> tuple[float, ...] | None:
         return _numbers(record[name]) if name in record else None
 
@@ -738,19 +834,68 @@ def _read_query(record: Mapping[str, Any], images: Mapping[str, bytes]) -> Query
     )
 
 
-def _read_frame(record: Mapping[str, Any], images: Mapping[str, bytes], topic: str) -> Picture | None:
-    jpeg, png = images.get(f"{topic}/thumbnail"), images.get(f"{topic}/full")
-    if jpeg is None:
+def _read_frame(record: Mapping[str, Any], images: Mapping[str, _Place], topic: str) -> Frame | None:
+    thumbnail = images.get(f"{topic}/thumbnail")
+    if thumbnail is None:
         return None
-    return Picture(
-        shape=(record["height"], record["width"]),
-        load_thumbnail=lambda: _decode(jpeg),
-        load_full=None if png is None else lambda: _decode(png),
-        minimum=record.get("minimum"),
-        maximum=record.get("maximum"),
-        jpeg=jpeg,
-        png=png,
+    measured = record.get("statistics")
+    return _Recorded(
+        (record["height"], record["width"]),
+        record.get("minimum"),
+        record.get("maximum"),
+        PictureStatistics.from_json(measured) if measured else None,
+        thumbnail,
+        images.get(f"{topic}/grey"),
+        images.get(f"{topic}/full"),
     )
+
+
+class _Recorded(Frame):
+    """A frame of a trace, whose pictures stay there until they are looked at. It can be pickled."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        minimum: float | None,
+        maximum: float | None,
+        measured: PictureStatistics | None,
+        thumbnail: _Place,
+        grey: _Place | None,
+        full: _Place | None,
+    ) -> None:
+        self.shape, self.minimum, self.maximum, self.measured = shape, minimum, maximum, measured
+        self._thumbnail, self._grey, self._full = thumbnail, grey, full
+
+    def load_thumbnail(self) -> np.ndarray:  # type: ignore[override]
+        return _decode(_picture_at(self._thumbnail))
+
+    @property
+    def load_grey(self) -> Callable[[], np.ndarray] | None:  # type: ignore[override]
+        return None if self._grey is None else self._read_grey
+
+    @property
+    def load_full(self) -> Callable[[], np.ndarray] | None:  # type: ignore[override]
+        return None if self._full is None else self._read_full
+
+    @property
+    def identity(self) -> bytes:
+        return _picture_at(self._thumbnail)
+
+    def forget(self) -> None:
+        super().forget()
+        self._thumbnail[0].release()
+
+    def _read_grey(self) -> np.ndarray:
+        assert self._grey is not None
+        return _grey_at(self._grey)
+
+    def _read_full(self) -> np.ndarray:
+        assert self._full is not None
+        return _decode(_picture_at(self._full))
+
+
+def _picture_at(place: _Place) -> bytes:
+    return _decode_image(_bytes_at(place))
 
 
 def _decode(data: bytes) -> np.ndarray:
@@ -758,7 +903,7 @@ def _decode(data: bytes) -> np.ndarray:
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+    return tuple(map(float, values))
 
 
 def _renumber(steps: list[Step]) -> None:
@@ -855,8 +1000,51 @@ def _encode_image(nanoseconds: int, name: str, kind: str, data: bytes) -> bytes:
     return _field(1, _field(1, seconds) + _field(2, rest)) + _field(4, name) + _field(3, kind) + _field(2, data)
 
 
+def _encode_raw(nanoseconds: int, name: str, grey: np.ndarray) -> bytes:
+    """A `foxglove.RawImage` of uint8 (h, w). Its fields: timestamp 1, width 2, height 3, encoding 4, step 5, data 6,
+    frame_id 7."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    height, width = grey.shape
+    return (
+        _SIDES.pack(_WIDTH, width, _HEIGHT, height)
+        + _FIXED.pack(5 << 3 | 5, width)
+        + _field(1, _field(1, seconds) + _field(2, rest))
+        + _field(7, name)
+        + _field(4, "mono8")
+        + _field(6, grey.tobytes())
+    )
+
+
+_WIDTH, _HEIGHT = 2 << 3 | 5, 3 << 3 | 5
+_SIDES, _FIXED = struct.Struct("<BIBI"), struct.Struct("<BI")
+
+
+def _grey_at(place: _Place) -> np.ndarray:
+    """The picture of a `foxglove.RawImage` of mono8, uint8 (h, w): in place, if it was written as by `_encode_raw`."""
+    data, start, stop = place
+    if stop - start > _SIDES.size:
+        held = data.held
+        first, width, second, height = _SIDES.unpack_from(held, start)
+        tag = b"\x32" + _varint(width * height)
+        begin = stop - width * height
+        if (first, second) == (_WIDTH, _HEIGHT) and held[begin - len(tag) : begin] == tag:
+            return np.frombuffer(held, np.uint8, width * height, begin).reshape(height, width)
+    found = dict(_fields(_bytes_at(place)))
+    width, height = (int.from_bytes(found[number], "little") for number in (2, 3))
+    return np.frombuffer(found[6], np.uint8).reshape(height, width)
+
+
 def _decode_image(message: bytes) -> bytes:
     """The field `data` of a `foxglove.CompressedImage`, whatever the order of its fields."""
+    return next((content for number, content in _fields(message) if number == 2), b"")
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and content of the fields of a Protobuf message that are length-delimited or of four bytes.
+
+    Raises:
+        ValueError: it has fields of another kind, which no picture has.
+    """
     position = 0
 
     def varint() -> int:
@@ -872,18 +1060,16 @@ def _decode_image(message: bytes) -> bytes:
 
     while position < len(message):
         tag = varint()
-        if tag & 7 != 2:
-            raise ValueError("not a foxglove.CompressedImage")
-        length = varint()
-        if tag >> 3 == 2:
-            return message[position : position + length]
+        if tag & 7 not in (2, 5):
+            raise ValueError("not a picture of a trace")
+        length = 4 if tag & 7 == 5 else varint()
+        yield tag >> 3, message[position : position + length]
         position += length
-    return b""
 
 
-def _image_schema() -> bytes:
-    """Protobuf's own description of `foxglove.CompressedImage`: a FileDescriptorSet, as MCAP asks for it."""
-    integer64, integer32, string, message, binary = 3, 5, 9, 11, 12
+def _image_schemas() -> dict[str, bytes]:
+    """Protobuf's own description of Foxglove's messages: a FileDescriptorSet each, as MCAP asks for it."""
+    integer64, integer32, fixed32, string, message, binary = 3, 5, 7, 9, 11, 12
 
     def member(name: str, number: int, kind: int, of: str = "") -> bytes:
         described = _field(1, name) + _field(3, number) + _field(4, 1) + _field(5, kind)
@@ -895,22 +1081,31 @@ def _image_schema() -> bytes:
         return _field(1, _field(1, name) + _field(2, package) + dependency + described + _field(12, "proto3"))
 
     timestamp = "google/protobuf/timestamp.proto"
-    return file(
+    time = file(
         timestamp,
         "google.protobuf",
         "",
         "Timestamp",
         member("seconds", 1, integer64) + member("nanos", 2, integer32),
-    ) + file(
-        "foxglove/CompressedImage.proto",
-        "foxglove",
-        timestamp,
-        "CompressedImage",
-        member("timestamp", 1, message, ".google.protobuf.Timestamp")
+    )
+    stamp = member("timestamp", 1, message, ".google.protobuf.Timestamp")
+    members = {
+        "CompressedImage": stamp
         + member("frame_id", 4, string)
         + member("data", 2, binary)
         + member("format", 3, string),
-    )
+        "RawImage": stamp
+        + member("frame_id", 7, string)
+        + member("width", 2, fixed32)
+        + member("height", 3, fixed32)
+        + member("encoding", 4, string)
+        + member("step", 5, fixed32)
+        + member("data", 6, binary),
+    }
+    return {
+        f"foxglove.{name}": time + file(f"foxglove/{name}.proto", "foxglove", timestamp, name, described)
+        for name, described in members.items()
+    }
 
 
 def _object(properties: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -921,7 +1116,9 @@ def _object(properties: Mapping[str, Any] | None = None) -> dict[str, Any]:
 def _schemas() -> dict[str, Schema]:
     number, integer, string, boolean = ({"type": kind} for kind in ("number", "integer", "string", "boolean"))
     numbers, integers = {"type": "array", "items": number}, {"type": "array", "items": integer}
-    frame = _object({"height": integer, "width": integer, "minimum": number, "maximum": number})
+    of_picture = {name: numbers if name == "colour" else number for name in PictureStatistics._fields}
+    sides = {"height": integer, "width": integer}
+    frame = _object({**sides, "minimum": number, "maximum": number, "statistics": _object(of_picture)})
     query = _object(
         {
             "boundary": string,
@@ -967,7 +1164,7 @@ def _schemas() -> dict[str, Schema]:
         }
     )
     described = {"Run": _object(), "Task": _object(), "Step": step, "Outcome": outcome}
-    schemas = [("foxglove.CompressedImage", "protobuf", _image_schema())]
+    schemas = [(name, "protobuf", described) for name, described in _image_schemas().items()]
     schemas += [(f"vladoctor.{name}", "jsonschema", json.dumps(of).encode()) for name, of in described.items()]
     return {
         name: Schema(data=data, encoding=encoding, id=index, name=name)
@@ -975,4 +1172,5 @@ def _schemas() -> dict[str, Schema]:
     }
 
 
+_COMPRESSED, _RAW = "foxglove.CompressedImage", "foxglove.RawImage"
 _SCHEMAS = _schemas()

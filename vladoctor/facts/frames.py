@@ -4,13 +4,12 @@ which of them are one and the same picture.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,29 +23,18 @@ EEF = "robot0_eef_pos"
 _PLACES = (EEF, "eef_pos", "ee_pos", "tcp_pos")
 """Names of the hand's position in observations, metres."""
 
-_DEGREE = 3
 
-
-@dataclass(frozen=True)
-class FrameStatistics:
-    """One frame in numbers, in levels of 0..255.
+class FrameStatistics(NamedTuple):
+    """One frame in numbers, in levels of 0..255; see `pictures.PictureStatistics` for those that are not named here.
 
     Attributes:
         step: step number.
-        mean: over all pixels and channels.
-        colour: mean of each channel.
-        std: standard deviation over the pixels, of the channel that varies most.
-        structure: what is left of `std` after a smooth surface (a cubic polynomial) has been taken away: 0 for a
-            uniform picture or a sky gradient.
-        brightest: 99 % of the thumbnail's values are at most this, so that hot pixels do not count.
-        grain: median difference between neighbouring pixels, down plus across; 0 for smooth surfaces, twice the `std`
-            for white noise.
-        agreement: mean correlation between the channels' differences from their neighbours, -1..1: the same edges in
-            all of them (1), or channels that know nothing of each other (0), as in noise.
         minimum, maximum: over the full frame where that was measured, else over the thumbnail.
     """
 
     step: int
+    minimum: float
+    maximum: float
     mean: float
     colour: tuple[float, ...]
     std: float
@@ -54,8 +42,6 @@ class FrameStatistics:
     brightest: float
     grain: float
     agreement: float
-    minimum: float
-    maximum: float
 
 
 @dataclass(frozen=True)
@@ -114,40 +100,15 @@ class Stretch:
 
 
 def measure(frame: Frame, step: int) -> FrameStatistics:
-    """Measure one frame on its thumbnail; the extremes are the full frame's."""
-    values = frame.thumbnail.astype(np.float32)
-    flat = values.reshape(-1, values.shape[-1])
-    surface = _surfaces(*values.shape[:2])
-    left = flat - surface @ (surface.T @ flat)
-    # Each channel in one piece: numpy takes several times as long across them.
-    channels, structure = np.ascontiguousarray(flat.T), np.ascontiguousarray(left.T).std(axis=1)
-    grain, agreement = _texture(values)
+    """The numbers of one frame, which are its thumbnail's; the extremes are the full frame's."""
+    seen = frame.statistics
+    *numbers, least, greatest = seen
     return FrameStatistics(
-        step=step,
-        mean=float(flat.mean()),
-        colour=tuple(float(mean) for mean in channels.mean(axis=1)),
-        std=float(channels.std(axis=1).max()),
-        structure=float(structure.max()),
-        brightest=float(np.quantile(flat, 0.99)),
-        grain=grain,
-        agreement=agreement,
-        minimum=float(flat.min()) if frame.minimum is None else float(frame.minimum),
-        maximum=float(flat.max()) if frame.maximum is None else float(frame.maximum),
+        step,
+        least if frame.minimum is None else float(frame.minimum),
+        greatest if frame.maximum is None else float(frame.maximum),
+        *numbers,
     )
-
-
-def _texture(values: np.ndarray) -> tuple[float, float]:
-    """Median difference between neighbours, and the channels' agreement about it, of a float (h, w, channels)."""
-    if min(values.shape[:2]) < 3:
-        return 0.0, 1.0
-    across, down = np.abs(np.diff(values, axis=1)), np.abs(np.diff(values, axis=0))
-    around = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
-    detail = np.ascontiguousarray((values[1:-1, 1:-1] - around / 4.0).reshape(-1, values.shape[-1]).T)
-    detail = detail - detail.mean(axis=1, keepdims=True)
-    length = np.maximum(np.sqrt((detail**2).sum(axis=1)), 1e-6)
-    correlation = (detail @ detail.T) / np.outer(length, length)
-    between = correlation[np.triu_indices(len(correlation), 1)]
-    return float(np.median(across) + np.median(down)), float(between.mean())
 
 
 _views: weakref.WeakKeyDictionary[Facts, tuple[View, ...]] = weakref.WeakKeyDictionary()
@@ -219,18 +180,17 @@ def changes(facts: Facts, view: View) -> Changes:
         if place is None:
             continue
         if last is None or float(np.abs(place - last[0]).max()) >= stride:
-            small = _small(frame.thumbnail)
+            small = _small(frame.grey)
             if last is not None and small.shape == last[1].shape:
                 shares.append(float((np.abs(small - last[1]) > _CHANGED).mean()))
             last = place, small
     return Changes(float(np.median(shares)) if shares else 0.0, len(shares))
 
 
-def _small(picture: np.ndarray) -> np.ndarray:
-    """Grey, averaged over 2 x 2 pixels."""
-    grey = picture.mean(axis=-1, dtype=np.float32)
+def _small(grey: np.ndarray) -> np.ndarray:
+    """Averaged over 2 x 2 pixels."""
     rows, columns = (side // 2 * 2 for side in grey.shape)
-    return np.asarray(grey[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3)))
+    return np.asarray(grey[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3), dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -281,7 +241,7 @@ def repeats(view: View) -> list[tuple[int, ...]]:
     """
     groups: dict[bytes, list[int]] = {}
     for place, frame in enumerate(view.frames):
-        groups.setdefault(hashlib.sha1(frame.thumbnail.tobytes(), usedforsecurity=False).digest(), []).append(place)
+        groups.setdefault(frame.identity, []).append(place)
     return [tuple(places) for places in groups.values() if len(places) > 1]
 
 
@@ -320,12 +280,3 @@ def _taken(episode: Episode) -> Mapping[str, list[tuple[int, Frame]]]:
 
 def _view(camera: str, taken: Sequence[tuple[int, Frame]]) -> View:
     return View(camera, tuple(frame for _, frame in taken), tuple(measure(frame, step) for step, frame in taken))
-
-
-@lru_cache(maxsize=16)
-def _surfaces(height: int, width: int) -> np.ndarray:
-    """Orthonormal basis of the polynomials up to the third degree on a grid, float32 (height * width, 10)."""
-    rows, columns = np.meshgrid(np.linspace(-1.0, 1.0, height), np.linspace(-1.0, 1.0, width), indexing="ij")
-    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
-    basis = np.stack([rows**i * columns**j for i, j in powers], axis=-1).reshape(height * width, -1)
-    return np.linalg.qr(basis)[0].astype(np.float32)

@@ -15,18 +15,19 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vladoctor.facts.links import IMAGE, ImageLink, image_links, image_slots
-from vladoctor.facts.registration import Registration, grey, window_of
+from vladoctor.facts.following import greys, image_in
+from vladoctor.facts.links import ImageLink, image_links, image_slots
+from vladoctor.facts.registration import Registration, inside, resampled, turned, window_of
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
     from vladoctor.records import Frame, Step
 
-_GRID, _SIZE = 64, 32
+_SIZE = 32
 
 _ROUNDS = 3
 """Rounds in which the steps and what the way does to every picture are found in turn."""
@@ -40,12 +41,14 @@ _FLOOR = 1.0
 _TIMES = 3.0
 """And the same in times the residual of a picture and the frame that it was made of."""
 
+_SOME = 16
+"""Frames with which every one is compared first, to see whether anything changes."""
+
 _LONGEST = 4000
 """Frames of an episode that are compared, the latest first; beyond that memory and time count."""
 
 
-@dataclass(frozen=True)
-class Age:
+class Age(NamedTuple):
     """Which steps' frames an image can be of.
 
     Attributes:
@@ -110,41 +113,31 @@ def _slot_ages(facts: Facts, slot: str, links: Sequence[ImageLink]) -> SlotAges 
     # Any one of them will do, and the best the best.
     known = max(lying, key=lambda one: one.score)
     steps = [step for step in facts.episode.steps if camera in step.frames][-_LONGEST:]
-    asked = [place for place, step in enumerate(steps) if _image(step, slot) is not None]
-    if not asked or len(steps) < 2:
+    pairs = [(place, image) for place, step in enumerate(steps) if (image := image_in(step.query, slot)) is not None]
+    if not pairs or len(steps) < 2:
         return None
-    images = [_given(steps[place], slot) for place in asked]
+    asked, images = np.array([place for place, _ in pairs]), [image for _, image in pairs]
     frames, given = _pictures(steps, camera, images, known)
     distances = _distances(frames, given, asked)
-    return SlotAges(slot, camera, tuple(_read(steps, asked, images, frames, distances)))
-
-
-def _image(step: Step, slot: str) -> Frame | None:
-    if step.query is None:
-        return None
-    return step.query.image if slot == IMAGE else step.query.more_images.get(slot)
-
-
-def _given(step: Step, slot: str) -> np.ndarray:
-    image = _image(step, slot)
-    assert image is not None
-    return image.thumbnail
+    return SlotAges(slot, camera, tuple(_read(steps, asked, images, frames, given, distances)))
 
 
 def _pictures(
-    steps: Sequence[Step], camera: str, images: Sequence[np.ndarray], known: Registration
+    steps: Sequence[Step], camera: str, images: Sequence[Frame], known: Registration
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames and images, cut to what both show: float32 (n, 1024) each."""
-    frames = np.stack([grey(step.frames[camera].thumbnail, _GRID) for step in steps])
-    cut = window_of(known, images[0])
-    return cut.of_frames(frames, _SIZE).reshape(len(steps), -1), np.stack(
-        [cut.of_image(image, _SIZE).ravel() for image in images]
-    )
+    cut = window_of(known, images[0].grey)
+    shapes = {image.grey.shape for image in images}
+    groups = [np.stack([image.grey for image in images])] if len(shapes) == 1 else [one.grey[None] for one in images]
+    shown = np.concatenate([turned(cut.undo, resampled(inside(group, cut.content), _SIZE)) for group in groups])
+    frames = cut.of_frames(greys([step.frames[camera] for step in steps]), _SIZE)
+    return frames.reshape(len(frames), -1), shown.reshape(len(shown), -1)
 
 
-def _distances(frames: np.ndarray, given: np.ndarray, asked: Sequence[int]) -> np.ndarray:
+def _distances(frames: np.ndarray, given: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Mean square difference of every image and every frame up to its own: float (queries, frames), inf beyond."""
-    later = np.arange(len(frames))[None] > np.asarray(asked)[:, None]
+    later = np.arange(len(frames))[None] > asked[:, None]
+    before = None
     mean_frame, mean_given = frames[asked].mean(axis=0), given.mean(axis=0)
     gain, shift, way = _line(mean_frame, mean_given), 0.0, np.zeros_like(mean_frame)
     shift = float(mean_given.mean() - gain * mean_frame.mean())
@@ -152,9 +145,10 @@ def _distances(frames: np.ndarray, given: np.ndarray, asked: Sequence[int]) -> n
         wanted = (given - shift - way) / gain
         distances = _square(wanted, frames)
         distances[later] = np.inf
-        if turn == _ROUNDS - 1 or len(given) < _ENOUGH:
+        nearest = distances.argmin(axis=1)
+        if turn == _ROUNDS - 1 or len(given) < _ENOUGH or (before is not None and (nearest == before).all()):
             break
-        best = frames[distances.argmin(axis=1)]
+        before, best = nearest, frames[nearest]
         gain = _line(best.ravel(), given.ravel())
         shift = float(given.mean() - gain * best.mean())
         way = (given - gain * best - shift).mean(axis=0)
@@ -179,37 +173,55 @@ def _square(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _read(
     steps: Sequence[Step],
-    asked: Sequence[int],
-    images: Sequence[np.ndarray],
+    asked: np.ndarray,
+    images: Sequence[Frame],
     frames: np.ndarray,
+    given: np.ndarray,
     distances: np.ndarray,
 ) -> list[Age]:
+    rows = np.arange(len(asked))
     least = distances.min(axis=1)
     gap = max(_FLOOR, (_TIMES - 1.0) * float(np.median(least)))
+    alike = distances <= (least + np.maximum(gap, (_TIMES - 1.0) * least))[:, None]
+    # The usual case: the own frame fits, and the one before it does not.
+    clear = alike[rows, asked] & ~((asked > 0) & alike[rows, np.maximum(asked - 1, 0)])
+    told = _told(frames, asked, 2.0 * gap)
+    before = np.concatenate([asked[:1], asked[:-1]])
+    moved = ((frames[asked] - frames[before]) ** 2).mean(axis=1) > gap
+    same = np.concatenate([[False], (given[1:] == given[:-1]).all(axis=1)])
+    own = distances[rows, asked]
+    numbers = [step.number for step in steps]
     ages: list[Age] = []
-    for row, own in enumerate(asked):
-        scores = distances[row, : own + 1]
-        alike = np.flatnonzero(scores <= least[row] + max(gap, (_TIMES - 1.0) * least[row]))
-        fits = own if own in alike else int(scores.argmin())
-        first = last = fits
-        among = set(alike.tolist())
-        while first - 1 in among:
-            first -= 1
-        while last + 1 in among:
-            last += 1
-        told = bool((((frames[:own] - frames[own]) ** 2).mean(axis=1) > 2.0 * gap).any()) if own else False
-        before = asked[row - 1] if row else own
-        moved = row > 0 and float(((frames[own] - frames[before]) ** 2).mean()) > gap
+    for row, place in enumerate(asked.tolist()):
+        first = last = place
+        if not clear[row]:
+            first = last = place if alike[row, place] else int(distances[row, : place + 1].argmin())
+            while first > 0 and alike[row, first - 1]:
+                first -= 1
+            while last < place and alike[row, last + 1]:
+                last += 1
+        again = bool(same[row] and moved[row]) and images[row].identity == images[row - 1].identity
         ages.append(
             Age(
-                step=steps[own].number,
-                first=steps[first].number,
-                last=steps[last].number,
-                residual=float(least[row]),
-                own=float(scores[-1]),
-                frames=own - last,
-                told=told,
-                again=bool(moved and np.array_equal(images[row], images[row - 1])),
+                numbers[place],
+                numbers[first],
+                numbers[last],
+                float(least[row]),
+                float(own[row]),
+                place - last,
+                bool(told[row]),
+                again,
             )
         )
     return ages
+
+
+def _told(frames: np.ndarray, asked: np.ndarray, far: float) -> np.ndarray:
+    """Whether any frame before each of some is further from it than `far`, in levels²: bool (n,)."""
+    # Some frames spread over the episode tell it of almost all others.
+    some = np.unique(np.linspace(0, len(frames) - 1, _SOME).astype(int))
+    told = ((_square(frames[asked], frames[some]) > far) & (some[None] < asked[:, None])).any(axis=1)
+    for row in np.flatnonzero(~told):
+        earlier = frames[: asked[row]]
+        told[row] = len(earlier) > 0 and bool((((earlier - frames[asked[row]]) ** 2).mean(axis=1) > far).any())
+    return told

@@ -25,19 +25,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vladoctor.facts.registration import (
-    MIN_CONTRAST,
-    MIN_SCORE,
-    Match,
-    Registration,
-    follow,
-    grey,
-    matches,
-    outlines_of_frames,
-    outlines_of_image,
-    register,
-    window_of,
-)
+from vladoctor.facts.following import IMAGE, Match, lying_as, track
+from vladoctor.facts.registration import ELEMENTS, MIN_CONTRAST, MIN_SCORE, Registration, register, windows_of
 from vladoctor.facts.tokens import action_tokens, token_layout
 
 if TYPE_CHECKING:
@@ -73,9 +62,6 @@ _OLDEST = 100
 
 _DELAYS = (0, 1, 2)
 """Steps by which an answer may regularly come late."""
-
-IMAGE = ""
-"""Slot of a query's own image; others are named as in `Query.more_images`."""
 
 
 @dataclass(frozen=True)
@@ -215,19 +201,49 @@ class _Slot:
 
     def __init__(self, facts: Facts, slot: str) -> None:
         self.slot = slot
-        self.steps = list(facts.episode.steps)
+        self.steps = facts.episode.steps
         self.places = {step.number: place for place, step in enumerate(self.steps)}
-        self.images = {step.number: _image(step.query, slot) for step in self.steps if step.query}
-        own = [(step, image) for step in self.steps if (image := self.images.get(step.number)) is not None]
-        found = matches(facts) if slot == IMAGE else tuple(follow(own))
-        self.own = {match.step: match for match in found}
-        self.outlines: dict[tuple[str, tuple[float, ...]], dict[int, np.ndarray]] = {}
+        self.track = track(facts, slot)
+        self.own = {match.step: match for match in self.track.matches}
         self.failed = 0
 
     def links(self) -> Iterator[ImageLink]:
-        for step, image in self.images.items():
-            if image is not None:
-                yield self._link(step, image)
+        clear = self._clear()
+        for step, image in self.track.asked:
+            if step.number in clear:
+                self.failed = 0
+                match = self.own[step.number]
+                reason = "" if match.registration.decisive else _why_not(match.registration)
+                yield ImageLink(
+                    step.number, self.slot, match.camera, step.number, step.number, match.registration, reason
+                )
+            else:
+                yield self._link(step.number, image)
+
+    def _clear(self) -> set[int]:
+        """Steps whose image fits the frame of its own step, and better than those just before it.
+
+        That is the usual case, and decided for all queries together.
+        """
+        groups: dict[tuple[str, str, tuple[float, ...], tuple[float, ...]], list[Match]] = {}
+        for match in self.own.values():
+            known = match.registration
+            if known.score >= MIN_SCORE:
+                groups.setdefault((match.camera, known.element, known.scales, known.offset), []).append(match)
+        found: set[int] = set()
+        for group in groups.values():
+            camera = self.track.camera(group[0].camera)
+            steps = np.array([match.step for match in group])
+            own = np.array([camera.places[match.step] for match in group])
+            given = self._given(group[0], np.array([self.track.places[match.step] for match in group]))
+            seen = camera.outlines(self._window(group[0]))
+            scores = np.full((_NEAR + 1, len(group)), -1.0, np.float32)
+            for back in range(_NEAR + 1):
+                there = np.flatnonzero(own >= back)
+                scores[back, there] = np.einsum("np,np->n", seen[own[there] - back], given[there])
+            clear = (scores[0] >= _SURE) & (scores[1:].max(axis=0) < scores[0] - ALIKE)
+            found.update(steps[clear].tolist())
+        return found
 
     def _link(self, step: int, image: Frame) -> ImageLink:
         match = self.own.get(step)
@@ -242,10 +258,10 @@ class _Slot:
                 self.failed += not dull
                 return ImageLink(step, self.slot, registration=match.registration, reason=_why_not(match.registration))
         self.failed = 0
-        best, first, last = self._steps_alike(step, image, match)
+        best, first, last = self._steps_alike(step, match)
         found = match.registration
         if best != match.step and not first <= match.step <= last:
-            better = register(self._frame(best, match.camera).thumbnail, image.thumbnail)
+            better = register(self._frame(best, match.camera).grey, image.grey)
             found = better if better.score > found.score else found
         reason = "" if found.decisive else _why_not(found)
         return ImageLink(step, self.slot, match.camera, first, last, found, reason)
@@ -255,19 +271,19 @@ class _Slot:
         place = self.places[step]
         places = sorted({place - back for back in _BACK if back <= place} | {0}, reverse=True)
         found = [
-            Match(self.steps[one].number, camera, register(frame.thumbnail, image.thumbnail))
+            Match(self.steps[one].number, camera, register(frame.grey, image.grey))
             for one in places
             if one < place
             for camera, frame in self.steps[one].frames.items()
         ]
         return max(found, key=lambda match: match.registration.score, default=None)
 
-    def _steps_alike(self, step: int, image: Frame, match: Match) -> tuple[int, int, int]:
+    def _steps_alike(self, step: int, match: Match) -> tuple[int, int, int]:
         """The step whose frame fits best, and the first and last of those around it that fit as well."""
-        steps, scores = self._scores(step, image, match, _NEAR)
+        steps, scores = self._scores(step, match, _NEAR)
         own = scores[-1] if steps[-1] == step else -1.0
         if own < _SURE or (scores[:-1] >= own - ALIKE).any():
-            steps, scores = self._scores(step, image, match, _FAR)
+            steps, scores = self._scores(step, match, _FAR)
         best = int(np.argmax(scores))
         if steps[-1] == step and scores[-1] >= scores[best] - ALIKE:
             best = len(steps) - 1
@@ -279,27 +295,28 @@ class _Slot:
             high += 1
         return steps[best], steps[low], steps[high]
 
-    def _scores(self, step: int, image: Frame, match: Match, back: int) -> tuple[list[int], np.ndarray]:
-        place = self.places[step]
-        near = self.steps[max(0, place - back) : place + 1]
-        steps = [one.number for one in near if match.camera in one.frames]
-        if match.step not in steps:
-            steps = [match.step, *steps]
-        cut = window_of(match.registration, image.thumbnail)
-        # From query to query the place is the same to rounding, and most frames have been seen by the query before.
-        seen = self.outlines.setdefault((match.camera, tuple(round(part, 4) for part in cut.window)), {})
-        new = [number for number in steps if number not in seen]
-        if new:
-            scenes = np.stack([grey(self._frame(number, match.camera).thumbnail, 64) for number in new])
-            seen.update(zip(new, outlines_of_frames(cut, scenes), strict=True))
-        return steps, np.stack([seen[number] for number in steps]) @ outlines_of_image(cut, image.thumbnail)
+    def _scores(self, step: int, match: Match, back: int) -> tuple[list[int], np.ndarray]:
+        camera = self.track.camera(match.camera)
+        last = camera.last(step)
+        places = list(range(max(0, last - back), last + 1))
+        if camera.places[match.step] not in places:
+            places = [camera.places[match.step], *places]
+        place = self.track.places[step]
+        given = self._given(match, np.array([place]), place)
+        seen = camera.outlines(self._window(match, place))
+        return [camera.numbers[one] for one in places], seen[np.array(places)] @ given[0]
+
+    def _given(self, known: Match, places: np.ndarray, place: int | None = None) -> np.ndarray:
+        """Outlines of the images at some places, as they lie on the frame."""
+        content = self.track.content(known.registration, self.track.places[known.step] if place is None else place)
+        return lying_as(known.registration, self.track.images(content)[places])
+
+    def _window(self, known: Match, place: int | None = None) -> tuple[float, float, float, float]:
+        content = self.track.content(known.registration, self.track.places[known.step] if place is None else place)
+        return windows_of(known.registration, content)[ELEMENTS.index(known.registration.element)]
 
     def _frame(self, step: int, camera: str) -> Frame:
         return self.steps[self.places[step]].frames[camera]
-
-
-def _image(query: Query, slot: str) -> Frame | None:
-    return query.image if slot == IMAGE else query.more_images.get(slot)
 
 
 def _why_not(found: Registration) -> str:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vladoctor.facts.registration import Registration, aligned, matches
+from vladoctor.facts.following import matches
+from vladoctor.facts.registration import Registration, aligned
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts

@@ -15,9 +15,11 @@ How `register` works, and what it trades:
   with a gain and an offset of the brightness, at 32 x 32 pixels; full frames once more at 96 x 96.
 * The score is the normalised cross-correlation of local contrast at the best alignment, at 48 x 48 pixels.
 
-It takes 5 ms for a pair of thumbnails on one core (`confirm` 1.4 ms, full frames 20 ms), and finds the place of the
-window to 0.4 % of the frame (95 % quantile). It does not look for rotations by other angles, perspective, or windows
-under half the side of the frame.
+It takes 5 ms for a pair of thumbnails on one core (full frames 20 ms), and finds the place of the window to 0.4 % of the
+frame (95 % quantile). It does not look for rotations by other angles, perspective, or windows under half the side of
+the frame.
+
+An episode is not searched step by step: see `vladoctor.facts.following`.
 
 Measured on 10,000 pairs: thumbnails of LIBERO's frames (15 episodes, both cameras, own and stand-in assets, lights on
 and off) against the same frame turned by any element, cropped to an area of 0.5 to 1 at any place, resized to 64 to 256
@@ -27,17 +29,11 @@ not decided (the wrist camera where its view is symmetric, mostly).
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from vladoctor.facts import Facts
-    from vladoctor.records import Frame, Step
 
 _PARTS: Mapping[str, tuple[bool, bool, bool]] = {
     "identity": (False, False, False),
@@ -101,7 +97,7 @@ MIN_CONTRAST = 1.5
 """Local contrast, in levels, under which nothing is decided. LIBERO's sky has 0.2 to 0.8, a scene with all lights off
 2.4 and more unless it is darkened further."""
 
-_GRID, _COARSE, _FINE, _FINAL, _FULL = 64, 16, 32, 48, 96
+GRID, _COARSE, _FINE, FINAL, _FULL = 64, 16, 32, 48, 96
 _SIDES: tuple[float, ...] = tuple(float(side) for side in np.geomspace(1.0, 0.5, 11))
 _REFINED = 4
 _STEPS = 6
@@ -115,13 +111,13 @@ _FLAT = 2.0
 _SURE = 0.9
 """Score from which padding is not asked about."""
 
-_PADDED = 1.05
+PADDED = 1.05
 """A window larger than this share of the frame means padding."""
 
 _SLACK = 0.03
-"""So much lower than when it was found may a score be for `confirm` to hold."""
+"""So much lower than when it was found may a score be for it to hold."""
 
-_WHOLE = np.array([[0.0, 0.0], [1.0, 1.0]])
+WHOLE = np.array([[0.0, 0.0], [1.0, 1.0]])
 
 
 @dataclass(frozen=True)
@@ -170,6 +166,11 @@ def apply(element: str, frame: np.ndarray) -> np.ndarray:
     return turned[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
+def turned(element: str, pictures: np.ndarray) -> np.ndarray:
+    """Apply an element to pictures (n, h, w); returns a view."""
+    return np.moveaxis(apply(element, np.moveaxis(pictures, 0, -1)), -1, 0)
+
+
 def compose(first: str, then: str) -> str:
     """The element that does `first` and afterwards `then`."""
     transposed, rows, columns = _PARTS[first]
@@ -206,36 +207,67 @@ def register(raw: np.ndarray, image: np.ndarray) -> Registration:
     """Find how the model's image lies on the raw frame.
 
     Args:
-        raw: uint8 (H, W, 3), the frame as the environment returned it, any size.
-        image: uint8 (h, w, 3), what the model was given, any size.
+        raw: uint8 (H, W, 3), the frame as the environment returned it, any size; or its grey, uint8 (H, W).
+        image: uint8 (h, w, 3), what the model was given, any size; or its grey.
 
     Returns:
         The best element and its window. Look at `decisive` before believing it: on a symmetric, an empty or an
         unrelated picture some element is the best one too.
     """
-    whole = _register(raw, image, _WHOLE)
-    content = _content(image)
-    if content is _WHOLE or whole.score >= _SURE:
+    whole = _register(raw, image, WHOLE)
+    content = content_of(image)
+    if content is WHOLE or whole.score >= _SURE:
         return whole
     return max(whole, _register(raw, image, content), key=lambda found: found.score)
 
 
-def confirm(raw: np.ndarray, image: np.ndarray, known: Registration) -> Registration | None:
-    """Whether a registration found on another step holds for this one too: one look in place of the search.
+def windows_of(known: Registration, content: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """Where the window that `known` says would lie on the frame as it is, if its element were each of `ELEMENTS`.
 
-    Returns:
-        The registration with this pair's scores, or None where it does not hold clearly and `register` must be asked.
+    Args:
+        content: the part of the image that is not padding, as fractions: top left and bottom right, (2, 2).
     """
-    content = _content(image) if max(known.scales) > _PADDED else _WHOLE
-    # The window of the whole image is known; what is compared is the part of it without padding.
     corners = np.array(known.offset) + content * np.array(known.scales)
-    turned = [np.sort(move_points(inverse(element), corners), axis=0) for element in ELEMENTS]
-    windows = np.array([_window(corners) for corners in turned], np.float32)
-    everything = np.arange(len(ELEMENTS))
-    found = _result(grey(raw, _GRID), _candidates(image, content, _GRID), windows, everything, content)
-    if found.element != known.element or not found.decisive or found.score < known.score - _SLACK:
-        return None
-    return found
+    return [_window(np.sort(move_points(inverse(element), corners), axis=0)) for element in ELEMENTS]
+
+
+def holds(found: Registration, known: Registration) -> bool:
+    """Whether what one look found, `following.look`, says clearly that what was known before is still so."""
+    return found.element == known.element and found.decisive and found.score >= known.score - _SLACK
+
+
+def under_elements(seen: np.ndarray, pictures: np.ndarray, members: Sequence[int]) -> np.ndarray:
+    """Products of windows, float32 (n, s, s), with images that are turned back by each of some elements: (members, n).
+
+    Both are split into their even and odd parts along each axis: reversing an axis only changes the sign of the
+    odd one, so four products give four elements, and four more those that also exchange rows and columns.
+    """
+    parts, own = _parity(seen), _parity(pictures)
+    straight = np.stack([np.einsum("nij,nij->n", a, b) for a, b in zip(parts, own, strict=True)])
+    # Rows and columns exchanged: what was even along rows and odd along columns is so the other way round.
+    exchanged = [own[0], own[2], own[1], own[3]]
+    crossed = np.stack([np.einsum("nij,nji->n", a, b) for a, b in zip(parts, exchanged, strict=True)])
+    found = []
+    for place in members:
+        transposed, rows, columns = _PARTS[inverse(ELEMENTS[place])]
+        signs = np.array([1.0, -1.0 if columns else 1.0, -1.0 if rows else 1.0, -1.0 if rows != columns else 1.0])
+        found.append(signs.astype(np.float32) @ (crossed if transposed else straight))
+    return np.stack(found)
+
+
+def _parity(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Upper left quarters of the even-even, even-odd, odd-even and odd-odd parts (rows, then columns), (n, s/2, s/2).
+
+    Scaled so that the product of two pictures is the sum of their parts' products.
+    """
+    half = pictures.shape[1] // 2
+    upper, lower = pictures[:, :half], pictures[:, : half - 1 : -1]
+    even, odd = upper + lower, upper - lower
+    parts = []
+    for one in (even, odd):
+        left, right = one[:, :, :half], one[:, :, : half - 1 : -1]
+        parts += [(left + right) * np.float32(0.5), (left - right) * np.float32(0.5)]
+    return parts[0], parts[1], parts[2], parts[3]
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,47 +286,19 @@ class Cut:
 
     def of_frames(self, scenes: np.ndarray, size: int) -> np.ndarray:
         """Cut frames, float32 (n, 64, 64), each `grey(frame, 64)`: float32 (n, size, size)."""
-        top, height, left, width = self.window
-        rows, columns = (
-            _weights(_GRID, size, np.array(start), np.array(side)) for start, side in ((top, height), (left, width))
-        )
-        return np.asarray(rows @ scenes @ columns.T)
+        return cut_out(scenes, np.array([self.window], np.float32), size)
 
-    def of_image(self, image: np.ndarray, size: int) -> np.ndarray:
-        """Cut and turn an image, uint8 (h, w, 3): float32 (size, size)."""
-        (first, low), (last, high) = np.rint(self.content * image.shape[:2]).astype(int)
-        return np.asarray(_shrink(apply(self.undo, grey(image[first:last, low:high], _GRID))[None], size)[0])
+    def of_images(self, images: np.ndarray, size: int) -> np.ndarray:
+        """Cut and turn the grey of images, uint8 (n, h, w): float32 (n, size, size)."""
+        return turned(self.undo, resampled(inside(images, self.content), size))
 
 
 def window_of(known: Registration, image: np.ndarray) -> Cut:
-    """What images that lie as `known` says show of the frame; one of them tells its padding."""
-    content = _content(image) if max(known.scales) > _PADDED else _WHOLE
+    """What images that lie as `known` says show of the frame; one of them, or its grey, tells the padding."""
+    content = content_of(image) if max(known.scales) > PADDED else WHOLE
     corners = np.array(known.offset) + content * np.array(known.scales)
     undo = inverse(known.element)
     return Cut(undo, _window(np.sort(move_points(undo, corners), axis=0)), content)
-
-
-def fits(scenes: np.ndarray, image: np.ndarray, known: Registration) -> np.ndarray:
-    """How well an image fits several frames, at the place where it was found on one of them.
-
-    Args:
-        scenes: float32 (n, 64, 64), each `grey(frame, 64)` of a frame of the same camera.
-
-    Returns:
-        float32 (n,), scores as `Registration.score`.
-    """
-    cut = window_of(known, image)
-    return np.asarray(outlines_of_frames(cut, scenes) @ outlines_of_image(cut, image))
-
-
-def outlines_of_frames(cut: Cut, scenes: np.ndarray) -> np.ndarray:
-    """What `fits` compares, of frames as it takes them: float32 (n, values), each of unit length."""
-    return _normalise(_local_contrast(cut.of_frames(scenes, _FINAL)))
-
-
-def outlines_of_image(cut: Cut, image: np.ndarray) -> np.ndarray:
-    """The same of the image: float32 (values,)."""
-    return np.asarray(_normalise(_local_contrast(cut.of_image(image, _FINAL)[None]))[0])
 
 
 def aligned(raw: np.ndarray, image: np.ndarray, found: Registration, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -321,70 +325,53 @@ def _part(frame: np.ndarray, low: np.ndarray, high: np.ndarray, size: int) -> np
 
 
 def grey(frame: np.ndarray, size: int) -> np.ndarray:
-    """Mean of the channels of a frame (H, W, 3), resampled with antialiasing to float32 (size, size), 0..255."""
-    values = frame.mean(axis=-1, dtype=np.float32) if frame.ndim == 3 else frame.astype(np.float32)
-    return np.asarray(_resampler(values.shape[0], size) @ values @ _resampler(values.shape[1], size).T)
+    """Mean of the channels of a frame (H, W, 3), or its grey (H, W), resampled with antialiasing to float32 (size, size)."""
+    return resampled(_greyed(frame)[None], size)[0]
 
 
-@dataclass(frozen=True)
-class Match:
-    """The registration of one query's image: to the raw frame of which camera, at which step."""
-
-    step: int
-    camera: str
-    registration: Registration
+def _greyed(frame: np.ndarray) -> np.ndarray:
+    return frame.mean(axis=-1, dtype=np.float32) if frame.ndim == 3 else frame
 
 
-_matches: weakref.WeakKeyDictionary[Facts, tuple[Match, ...]] = weakref.WeakKeyDictionary()
+def resampled(pictures: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (n, h, w) with antialiasing: float32 (n, size, size)."""
+    pictures = pictures.astype(np.float32, copy=False)
+    if pictures.shape[1:] == (size, size):
+        return pictures
+    return _resampler(pictures.shape[1], size) @ (pictures @ _resampler(pictures.shape[2], size).T)
 
 
-def matches(facts: Facts) -> tuple[Match, ...]:
-    """Register the image of every query of an episode to the raw frame of the same step.
-
-    The first query is searched in full, among all cameras; on later ones what was found is confirmed with one look, and
-    searched for again only where it does not hold. Thumbnails are used, and the full frames where both were kept.
-    Queries of which the image or every raw frame is missing are left out. Computed once for each `Facts`.
-    """
-    if facts not in _matches:
-        images = [(step, step.query.image) for step in facts.episode.steps if step.query and step.query.image]
-        _matches[facts] = tuple(follow(images))
-    return _matches[facts]
+def inside(images: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """The part of images (n, h, w) that is not padding."""
+    (top, left), (bottom, right) = np.rint(content * images.shape[1:]).astype(int)
+    return images[:, top:bottom, left:right]
 
 
-def follow(images: Iterable[tuple[Step, Frame]]) -> Iterator[Match]:
-    """Register images, each to the raw frames of its step, from one to the next; see `matches`."""
-    known: Match | None = None
-    for step, image in images:
-        if not step.frames:
-            continue
-        frames, cameras = step.frames, list(step.frames)
-        if known is not None and known.camera in frames and known.registration.decisive:
-            holds = confirm(frames[known.camera].thumbnail, image.thumbnail, known.registration)
-            if holds and not (image.load_full and frames[known.camera].load_full):
-                yield Match(step.number, known.camera, holds)
-                continue
-            cameras = [known.camera] if holds else cameras
-        searched = [Match(step.number, name, register(*_best(frames[name], image))) for name in cameras]
-        known = max(searched, key=lambda match: match.registration.score)
-        yield known
-
-
-def _best(raw: Frame, image: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """The full frames where both were kept, else the thumbnails."""
-    if raw.full is not None and image.full is not None:
-        return raw.full, image.full
-    return raw.thumbnail, image.thumbnail
+def sharpened(raw: np.ndarray, image: np.ndarray, known: Registration) -> Registration:
+    """The window of a decided registration without padding, found on thumbnails, once more on the full frames."""
+    large = min(*raw.shape[:2], *image.shape[:2]) > _FULL
+    grid, size, steps = (_FULL, _FULL, _STEPS // 2) if large else (GRID, _FINE, _STEPS)
+    scene, candidate = grey(raw, 2 * _FULL if large else GRID), grey(image, grid)
+    cut = window_of(known, image)
+    lying = np.ascontiguousarray(apply(cut.undo, candidate))[None]
+    windows = refine(scene, lying, np.array([cut.window], np.float32), size, steps)
+    seen, wanted = local_contrast(cut_out(scene, windows, FINAL)), local_contrast(_shrink(lying, FINAL))
+    score = float((normalise(seen) @ normalise(wanted).T)[0, 0])
+    if score < known.score - _SLACK:
+        return known
+    scales, offset = _placed(known.element, windows[0], WHOLE)
+    return replace(known, score=score, scales=scales, offset=offset, contrast=float(min(seen.std(), wanted.std())))
 
 
 def _register(raw: np.ndarray, image: np.ndarray, content: np.ndarray) -> Registration:
     """Register the part of the image that `content` names, as fractions: top left and bottom right, (2, 2)."""
-    scene, candidates = grey(raw, _GRID), _candidates(image, content, _GRID)
+    scene, candidates = grey(raw, GRID), _candidates(image, content, GRID)
     scores, windows = _search(scene, candidates, raw.shape[0] / raw.shape[1])
     chosen = np.argsort(-scores)[:_REFINED]
-    windows[chosen] = _refine(scene, candidates[chosen], windows[chosen], _FINE, _STEPS)
+    windows[chosen] = refine(scene, candidates[chosen], windows[chosen], _FINE, _STEPS)
     if min(*raw.shape[:2], *image.shape[:2]) > _FULL:
         scene, candidates = grey(raw, 2 * _FULL), _candidates(image, content, _FULL)
-        windows[chosen] = _refine(scene, candidates[chosen], windows[chosen], _FULL, _STEPS // 2)
+        windows[chosen] = refine(scene, candidates[chosen], windows[chosen], _FULL, _STEPS // 2)
     return _result(scene, candidates, windows, chosen, content)
 
 
@@ -392,25 +379,31 @@ def _result(
     scene: np.ndarray, candidates: np.ndarray, windows: np.ndarray, chosen: np.ndarray, content: np.ndarray
 ) -> Registration:
     """Score the chosen elements at their windows and express the best one in the turned frame."""
-    seen = _local_contrast(_cut(scene, windows[chosen], _FINAL))
-    wanted = _local_contrast(_shrink(candidates[chosen], _FINAL))
-    scores = np.einsum("ep,ep->e", _normalise(seen), _normalise(wanted))
+    seen = local_contrast(cut_out(scene, windows[chosen], FINAL))
+    wanted = local_contrast(_shrink(candidates[chosen], FINAL))
+    scores = np.einsum("ep,ep->e", normalise(seen), normalise(wanted))
     best, second = np.argsort(-scores)[:2]
     element = ELEMENTS[chosen[best]]
-    top, height, left, width = windows[chosen[best]].astype(float)
-    ends = np.sort(move_points(element, np.array([[top, left], [top + height, left + width]])), axis=0)
-    # The window belongs to the image without its padding; the whole image reaches as much further as was padded.
-    scales = (ends[1] - ends[0]) / (content[1] - content[0])
-    corner = ends[0] - content[0] * scales
+    scales, offset = _placed(element, windows[chosen[best]], content)
     return Registration(
         element=element,
         score=float(scores[best]),
         runner_up=ELEMENTS[chosen[second]],
         runner_up_score=float(scores[second]),
-        scales=(float(scales[0]), float(scales[1])),
-        offset=(float(corner[0]), float(corner[1])),
+        scales=scales,
+        offset=offset,
         contrast=float(min(seen[best].std(), wanted[best].std())),
     )
+
+
+def _placed(element: str, window: np.ndarray, content: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Scales and offset in the turned frame of a window (top, height, left, width) of the frame as it is."""
+    top, height, left, width = window.astype(float)
+    ends = np.sort(move_points(element, np.array([[top, left], [top + height, left + width]])), axis=0)
+    # The window belongs to the image without its padding; the whole image reaches as much further as was padded.
+    scales = (ends[1] - ends[0]) / (content[1] - content[0])
+    corner = ends[0] - content[0] * scales
+    return (float(scales[0]), float(scales[1])), (float(corner[0]), float(corner[1]))
 
 
 def _window(corners: np.ndarray) -> tuple[float, float, float, float]:
@@ -426,14 +419,14 @@ def _candidates(image: np.ndarray, content: np.ndarray, size: int) -> np.ndarray
     return np.stack([apply(inverse(element), picture) for element in ELEMENTS])
 
 
-def _content(image: np.ndarray) -> np.ndarray:
+def content_of(image: np.ndarray) -> np.ndarray:
     """Where the image is not padding: top left and bottom right (2, 2), as fractions of its height and width.
 
-    Padding is a band along an edge in which nothing varies. `_WHOLE` where there is none.
+    Padding is a band along an edge in which nothing varies. `WHOLE` where there is none.
     """
-    found = _WHOLE.copy()
+    found = WHOLE.copy()
     for axis in (0, 1):
-        lines = np.moveaxis(image.mean(axis=-1, dtype=np.float32), axis, 0)
+        lines = np.moveaxis(_greyed(image), axis, 0).astype(np.float32, copy=False)
         flat, means = lines.std(axis=1) <= _FLAT, lines.mean(axis=1)
         before = _run(flat & (np.abs(means - means[0]) <= _FLAT))
         after = _run((flat & (np.abs(means - means[-1]) <= _FLAT))[::-1])
@@ -441,7 +434,7 @@ def _content(image: np.ndarray) -> np.ndarray:
             # The line between padding and picture is a mixture of both.
             found[0, axis] = (before + 1) / len(lines) if before > 1 else 0.0
             found[1, axis] = 1.0 - ((after + 1) / len(lines) if after > 1 else 0.0)
-    return _WHOLE if (found == _WHOLE).all() else found
+    return WHOLE if (found == WHOLE).all() else found
 
 
 def _run(holds: np.ndarray) -> int:
@@ -455,7 +448,7 @@ def _search(scene: np.ndarray, candidates: np.ndarray, aspect: float) -> tuple[n
     Returns:
         Best score (8,) and its window (8, 4): top, height, left, width as fractions of the scene.
     """
-    wanted = _normalise(_shrink(candidates, _COARSE).reshape(len(candidates), -1))
+    wanted = normalise(_shrink(candidates, _COARSE).reshape(len(candidates), -1))
     best: np.ndarray = np.full(len(candidates), -2.0, np.float32)
     windows: np.ndarray = np.zeros((len(candidates), 4), np.float32)
     shapes = [(side, side) for side in _SIDES]
@@ -467,7 +460,7 @@ def _search(scene: np.ndarray, candidates: np.ndarray, aspect: float) -> tuple[n
         lefts, columns = _bank(width)
         views = (rows @ scene @ columns.T).reshape(len(tops), _COARSE, len(lefts), _COARSE)
         views = views.transpose(0, 2, 1, 3).reshape(len(tops) * len(lefts), -1)
-        scores = wanted @ _normalise(views).T
+        scores = wanted @ normalise(views).T
         places = scores.argmax(axis=1)
         peaks = scores[np.arange(len(scores)), places]
         top, left = np.divmod(places, len(lefts))
@@ -478,18 +471,22 @@ def _search(scene: np.ndarray, candidates: np.ndarray, aspect: float) -> tuple[n
     return best, windows
 
 
-def _refine(scene: np.ndarray, candidates: np.ndarray, windows: np.ndarray, size: int, steps: int) -> np.ndarray:
-    """Gauss-Newton in top, height, left and width of each candidate's window; keeps the best window on the way."""
+def refine(scene: np.ndarray, candidates: np.ndarray, windows: np.ndarray, size: int, steps: int) -> np.ndarray:
+    """Gauss-Newton in top, height, left and width of each candidate's window; keeps the best window on the way.
+
+    Args:
+        scene: (s, s), or one for each candidate, (n, s, s).
+    """
     count = len(candidates)
-    wanted = _normalise(_shrink(candidates, size).reshape(count, -1))
+    wanted = normalise(_shrink(candidates, size).reshape(count, -1))
     ramp = (np.arange(size, dtype=np.float32) + 0.5) / size
     window, best = windows.copy(), windows.copy()
     peak: np.ndarray = np.full(count, -2.0, np.float32)
     diagonal = np.arange(6)
     for step in range(steps + 1):
-        view = _cut(scene, window, size)
+        view = cut_out(scene, window, size)
         flat = view.reshape(count, -1)
-        score = np.einsum("ep,ep->e", _normalise(flat), wanted)
+        score = np.einsum("ep,ep->e", normalise(flat), wanted)
         better = score > peak
         peak = np.where(better, score, peak)
         best = np.where(better[:, None], window, best)
@@ -515,10 +512,13 @@ def _shrink(pictures: np.ndarray, size: int) -> np.ndarray:
     return resampler @ pictures @ resampler.T
 
 
-def _cut(scene: np.ndarray, windows: np.ndarray, size: int) -> np.ndarray:
-    """Windows (n, 4) of a scene, resampled to (n, size, size)."""
-    rows = _weights(scene.shape[0], size, windows[:, 0], windows[:, 1])
-    columns = _weights(scene.shape[1], size, windows[:, 2], windows[:, 3])
+def cut_out(scene: np.ndarray, windows: np.ndarray, size: int) -> np.ndarray:
+    """Windows (n, 4) of a scene, or one of several scenes (n, h, w), or each of another: resampled to (n, size, size)."""
+    rows = _weights(scene.shape[-2], size, windows[:, 0], windows[:, 1])
+    columns = _weights(scene.shape[-1], size, windows[:, 2], windows[:, 3])
+    if len(windows) == 1:
+        # A product with one matrix for all takes less than one for each.
+        return rows[0] @ (scene @ columns[0].T) if scene.ndim == 3 else rows @ (scene @ columns[0].T)
     return rows @ scene @ columns.transpose(0, 2, 1)
 
 
@@ -543,7 +543,7 @@ def _bank(side: float) -> tuple[np.ndarray, np.ndarray]:
     """Starts (n,) of all windows of one side, a sixteenth of it apart, and their resamplers (n * 16, 64)."""
     count = 1 + int(np.ceil((1.0 - side) / (side / _COARSE) - 1e-6))
     starts = np.linspace(0.0, 1.0 - side, count)
-    return starts, _weights(_GRID, _COARSE, starts, np.full(count, side)).reshape(count * _COARSE, _GRID)
+    return starts, _weights(GRID, _COARSE, starts, np.full(count, side)).reshape(count * _COARSE, GRID)
 
 
 @lru_cache(maxsize=8)
@@ -553,13 +553,13 @@ def _blur(size: int) -> np.ndarray:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _local_contrast(pictures: np.ndarray) -> np.ndarray:
+def local_contrast(pictures: np.ndarray) -> np.ndarray:
     """Pictures (n, s, s) less their blurred copies, flattened to (n, s * s)."""
     blur = _blur(pictures.shape[-1])
     return (pictures - blur @ pictures @ blur.T).reshape(len(pictures), -1)
 
 
-def _normalise(rows: np.ndarray) -> np.ndarray:
+def normalise(rows: np.ndarray) -> np.ndarray:
     """Rows of zero mean and unit length; a constant row becomes zero."""
     centred = rows - rows.mean(axis=-1, keepdims=True)
     return centred / np.maximum(np.sqrt(np.einsum("...p,...p->...", centred, centred))[..., None], 1e-3)

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from vladoctor.facts.following import Match, matches
 from vladoctor.facts.frames import levels_known
-from vladoctor.facts.registration import Match, Registration, apply, matches
+from vladoctor.facts.registration import Registration, apply
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts

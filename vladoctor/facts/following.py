@@ -1,0 +1,365 @@
+"""The images of an episode's queries beside the raw frames, from one query to the next.
+
+From one query to the next little changes, so what was searched for once (`vladoctor.facts.registration`) is confirmed
+for many queries together: all eight elements are scored at the window that is known, by the same score as a search
+does, in a few matrix products (0.05 ms a query, where a search takes 5 ms). At the first query for which it does not
+hold clearly, whichever that is, the image is searched for again, so a single odd one in the middle is found as it would
+be if every one was searched for.
+
+What is compared are outlines: pictures cut to what frame and image both show, 48 x 48 pixels, less their shading, of
+zero mean and unit length, so that a product of two is their correlation. They are kept for the length of a judgement,
+as `vladoctor.facts.links` compares the same ones with those of neighbouring steps.
+"""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vladoctor.facts.registration import (
+    ELEMENTS,
+    FINAL,
+    GRID,
+    MIN_CONTRAST,
+    MIN_SCORE,
+    PADDED,
+    WHOLE,
+    Registration,
+    content_of,
+    cut_out,
+    grey,
+    holds,
+    inside,
+    local_contrast,
+    normalise,
+    refine,
+    register,
+    resampled,
+    sharpened,
+    turned,
+    under_elements,
+    window_of,
+    windows_of,
+)
+
+if TYPE_CHECKING:
+    from vladoctor.facts import Facts
+    from vladoctor.records import Frame, Query, Step
+
+IMAGE = ""
+"""Slot of a query's own image; others are named as in `Query.more_images`."""
+
+_FIRST_BLOCK, _LAST_BLOCK = 4, 64
+"""Queries that are confirmed at once, at first and in the end."""
+
+_KEPT = 7
+"""Registrations that are tried again before a search, besides the latest: there are eight elements."""
+
+_TRIES, _HOPELESS = 3, 0.35
+"""After so many searches in a row that found nothing an image is looked at once, and searched for if the best element's
+score is above this. 500 pictures of the other camera reached 0.47 where the window was searched for, 95 % of them 0.25."""
+
+_SAME_PLACE = 0.004
+"""Fractions of the frame within which windows of different elements are taken for one: a quarter of a pixel."""
+
+_MOVED = 0.006
+"""Fractions of the frame by which a window on thumbnails may differ from what is known, before full frames are asked."""
+
+_SIZE, _STEPS = 32, 3
+"""Pixels and rounds in which that is measured."""
+
+Window = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Match:
+    """The registration of one query's image: to the raw frame of which camera, at which step."""
+
+    step: int
+    camera: str
+    registration: Registration
+
+
+class Outlines:
+    """Outlines of many pictures, made as they are asked for.
+
+    Args:
+        count: of pictures.
+        make: places (n,) -> local contrast of those pictures, float32 (n, 48 * 48).
+
+    Attributes:
+        contrast: float32 (count,), of those that were made, in levels.
+    """
+
+    def __init__(self, count: int, make: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.contrast: np.ndarray = np.zeros(count, np.float32)
+        self._make = make
+        self._rows: np.ndarray = np.empty((count, FINAL * FINAL), np.float32)
+        self._there: np.ndarray = np.zeros(count, bool)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """Those at some places: float32 (n, 48 * 48)."""
+        missing = np.unique(places[~self._there[places]])
+        for first in range(0, len(missing), _LAST_BLOCK):
+            some = missing[first : first + _LAST_BLOCK]
+            rows = self._make(some)
+            self.contrast[some] = rows.std(axis=1)
+            self._rows[some] = normalise(rows)
+            self._there[some] = True
+        return np.asarray(self._rows[places])
+
+
+class Camera:
+    """The raw frames of one camera, in order.
+
+    Attributes:
+        numbers: of their steps. places: step number -> place among them.
+    """
+
+    def __init__(self, name: str, steps: Sequence[Step]) -> None:
+        shown = [(step.number, step.frames[name]) for step in steps if name in step.frames]
+        self.numbers = [number for number, _ in shown]
+        self.frames = [frame for _, frame in shown]
+        self.places = {number: place for place, number in enumerate(self.numbers)}
+        self._outlines: dict[Window, Outlines] = {}
+
+    def last(self, step: int) -> int:
+        """Place of the latest frame up to a step; -1 where there is none."""
+        return bisect_right(self.numbers, step) - 1
+
+    def outlines(self, window: Window) -> Outlines:
+        """Outlines of the frames, cut to a window; one that differs by rounding is the same."""
+        key = tuple(round(part, 4) for part in window)
+        if key not in self._outlines:
+            cut = np.array([window], np.float32)
+
+            def make(places: np.ndarray) -> np.ndarray:
+                return local_contrast(cut_out(greys([self.frames[place] for place in places]), cut, FINAL))
+
+            self._outlines[key] = Outlines(len(self.frames), make)  # type: ignore[index]
+        return self._outlines[key]  # type: ignore[index]
+
+
+class Track:
+    """The images of one slot beside the frames of their steps.
+
+    Attributes:
+        asked: the queries that have an image in this slot: step and image.
+        places: step number -> place among them.
+    """
+
+    def __init__(self, steps: Sequence[Step], slot: str = IMAGE) -> None:
+        self.steps = steps
+        found = [(step, image_in(step.query, slot)) for step in steps if step.query is not None]
+        self.asked = [(step, image) for step, image in found if image is not None]
+        self.places = {step.number: place for place, (step, _) in enumerate(self.asked)}
+        self._cameras: dict[str, Camera] = {}
+        self._images: dict[bytes, Outlines] = {}
+        self._matches: tuple[Match, ...] | None = None
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """The registration of every image to a frame of its step, as far as there are any."""
+        if self._matches is None:
+            self._matches = tuple(self._follow())
+        return self._matches
+
+    def camera(self, name: str) -> Camera:
+        if name not in self._cameras:
+            self._cameras[name] = Camera(name, self.steps)
+        return self._cameras[name]
+
+    def content(self, known: Registration, place: int) -> np.ndarray:
+        """The part of the images that is not padding; one of them tells."""
+        return content_of(self.asked[place][1].grey) if max(known.scales) > PADDED else WHOLE
+
+    def images(self, content: np.ndarray) -> Outlines:
+        """Outlines of the images, as they are, without padding."""
+        key = content.tobytes()
+        if key not in self._images:
+
+            def make(places: np.ndarray) -> np.ndarray:
+                pictures = [self.asked[place][1].grey for place in places]
+                if len({picture.shape for picture in pictures}) > 1:
+                    return np.concatenate([_outline(picture[None], content) for picture in pictures])
+                return _outline(np.stack(pictures), content)
+
+            self._images[key] = Outlines(len(self.asked), make)
+        return self._images[key]
+
+    def look(self, places: np.ndarray, camera: str, known: Registration) -> list[Registration]:
+        """The best element of each query, if its image shows the window of its step's frame that `known` says."""
+        content, shown = self.content(known, int(places[0])), self.camera(camera)
+        at = np.array([shown.places[self.asked[place][0].number] for place in places])
+        # The known element's own window comes first and is exact; others share one that lies within a fraction of a pixel.
+        windows = windows_of(known, content)
+        groups: dict[Window, list[int]] = {}
+        for element in sorted(range(len(ELEMENTS)), key=lambda place: ELEMENTS[place] != known.element):
+            near = (one for one in groups if _apart(one, windows[element]) < _SAME_PLACE)
+            groups.setdefault(next(near, windows[element]), []).append(element)
+        given = self.images(content)
+        pictures = given[places].reshape(-1, FINAL, FINAL)
+        weakest = given.contrast[places]
+        scores: np.ndarray = np.empty((len(ELEMENTS), len(places)), np.float32)
+        for number, (window, members) in enumerate(groups.items()):
+            seen = shown.outlines(window)
+            scores[members] = under_elements(seen[at].reshape(pictures.shape), pictures, members)
+            if not number:
+                weakest = np.minimum(weakest, seen.contrast[at])
+        ranked = np.argsort(-scores, axis=0)[:2]
+        best, second = np.take_along_axis(scores, ranked, axis=0).tolist()
+        return [
+            Registration(ELEMENTS[element], score, ELEMENTS[other], behind, known.scales, known.offset, contrast)
+            for element, score, other, behind, contrast in zip(
+                ranked[0].tolist(), best, ranked[1].tolist(), second, weakest.tolist(), strict=True
+            )
+        ]
+
+    def _follow(self) -> Iterator[Match]:
+        asked = [place for place, (step, _) in enumerate(self.asked) if step.frames]
+        known: list[Match] = []
+        place, block, failed = 0, _FIRST_BLOCK, 0
+        while place < len(asked):
+            held: list[Match] = []
+            # The latest first: what comes and goes, a flip at random say, is searched for once.
+            for match in reversed(known):
+                held = self._confirmed(asked[place : place + block], match)
+                if held:
+                    known = [*(one for one in known if one is not match), match]
+                    break
+            if held:
+                yield from held
+                block = min(2 * block, _LAST_BLOCK) if len(held) == block else _FIRST_BLOCK
+                place, failed = place + len(held), 0
+                continue
+            found = None if failed < _TRIES else self._glance(asked[place])
+            if found is None:
+                found = self._searched(asked[place])
+                failed = 0 if found.registration.score >= MIN_SCORE else failed + 1
+            if found.registration.decisive:
+                known = [*known[-_KEPT:], found]
+            place, block = place + 1, _FIRST_BLOCK
+            yield found
+
+    def _confirmed(self, places: Sequence[int], known: Match) -> list[Match]:
+        """Matches of the queries up to the first one for which what is known does not hold."""
+        shape = self.asked[places[0]][1].grey.shape
+        count = 0
+        for place in places:
+            step, image = self.asked[place]
+            if known.camera not in step.frames or image.grey.shape != shape:
+                break
+            count += 1
+        if not count:
+            return []
+        found: list[Match] = []
+        looks = self.look(np.array(places[:count]), known.camera, known.registration)
+        for place, registration in zip(places, looks, strict=False):
+            if not holds(registration, known.registration):
+                break
+            found.append(Match(self.asked[place][0].number, known.camera, registration))
+        # A window that has moved by less than a score tells is found where it can be measured exactly: on full frames.
+        for number, place in enumerate(places[: len(found)]):
+            step, image = self.asked[place]
+            if image.load_full and step.frames[known.camera].load_full and self._moved(place, known) > _MOVED:
+                return found[:number]
+        return found
+
+    def _moved(self, place: int, known: Match) -> float:
+        """How far the window of an image, refined on thumbnails, is from the known one, as a fraction of the frame."""
+        step, image = self.asked[place]
+        cut = window_of(known.registration, image.grey)
+        window = np.array([cut.window], np.float32)
+        images = np.ascontiguousarray(cut.of_images(image.grey[None], GRID))
+        refined = refine(greys([step.frames[known.camera]]), images, window, _SIZE, _STEPS)
+        start, side = refined[0, ::2] - window[0, ::2], refined[0, 1::2] - window[0, 1::2]
+        return float(max(np.abs(start).max(), np.abs(start + side).max()))
+
+    def _glance(self, place: int) -> Match | None:
+        """What one look at the whole frame says of an image that will fit none, as others did not; None: search."""
+        step, _ = self.asked[place]
+        looks = [
+            Match(step.number, camera, found)
+            for camera in step.frames
+            for side in (1.0, 0.95)
+            for found in self.look(np.array([place]), camera, _centred(side))
+        ]
+        best = max(looks, key=lambda match: match.registration.score)
+        hopeless = best.registration.score < _HOPELESS or best.registration.contrast < MIN_CONTRAST
+        return best if hopeless else None
+
+    def _searched(self, place: int) -> Match:
+        """Search among the frames of a step; where full frames were kept, the window is found on them in the end."""
+        step, image = self.asked[place]
+        found = [Match(step.number, name, register(frame.grey, image.grey)) for name, frame in step.frames.items()]
+        best = max(found, key=lambda match: match.registration.score)
+        raw, given = step.frames[best.camera], image.full
+        if given is None or raw.full is None:
+            return best
+        if best.registration.decisive and max(best.registration.scales) <= PADDED:
+            return replace(best, registration=sharpened(raw.full, given, best.registration))
+        exact = [
+            Match(step.number, name, register(frame.full, given))
+            for name, frame in step.frames.items()
+            if frame.full is not None
+        ]
+        return max(exact, key=lambda match: match.registration.score)
+
+
+_tracks: weakref.WeakKeyDictionary[Facts, dict[str, Track]] = weakref.WeakKeyDictionary()
+
+
+def track(facts: Facts, slot: str = IMAGE) -> Track:
+    """The images of one slot of an episode. Made once for each `Facts`."""
+    known = _tracks.setdefault(facts, {})
+    if slot not in known:
+        known[slot] = Track(facts.episode.steps, slot)
+    return known[slot]
+
+
+def matches(facts: Facts) -> tuple[Match, ...]:
+    """Register the image of every query of an episode to the raw frame of the same step.
+
+    The first query is searched among all cameras; of later ones what was found is confirmed, and searched for again
+    where it does not hold. Thumbnails are used, and the full frames where both were kept and are needed. Queries of
+    which the image or every raw frame is missing are left out.
+    """
+    return track(facts).matches
+
+
+def image_in(query: Query | None, slot: str) -> Frame | None:
+    """The image of a query in a slot."""
+    if query is None:
+        return None
+    return query.image if slot == IMAGE else query.more_images.get(slot)
+
+
+def greys(frames: Sequence[Frame], size: int = GRID) -> np.ndarray:
+    """`registration.grey` of the thumbnails of several frames: float32 (n, size, size)."""
+    pictures = [frame.grey for frame in frames]
+    if len({picture.shape for picture in pictures}) > 1:
+        return np.stack([grey(picture, size) for picture in pictures])
+    return resampled(np.stack(pictures), size)
+
+
+def lying_as(known: Registration, outlines: np.ndarray) -> np.ndarray:
+    """Outlines of images, turned back as the frame is: float32 (n, 48 * 48)."""
+    back = turned(window_of(known, np.zeros((1, 1))).undo, outlines.reshape(-1, FINAL, FINAL))
+    return np.ascontiguousarray(back).reshape(len(outlines), -1)
+
+
+def _outline(images: np.ndarray, content: np.ndarray) -> np.ndarray:
+    return local_contrast(resampled(inside(images, content), FINAL))
+
+
+def _apart(one: Window, other: Window) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _centred(side: float) -> Registration:
+    return Registration("identity", 0.0, "identity", 0.0, (side, side), ((1.0 - side) / 2.0,) * 2, 0.0)
