@@ -60,12 +60,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.camera import raw_view
+from vladoctor.facts.following import IMAGE
 from vladoctor.facts.frames import camera_views, changes, on_robot, repeats
-from vladoctor.facts.links import IMAGE, ImageLink, image_links, image_slots
+from vladoctor.facts.links import ImageLink, image_links, image_slots
 from vladoctor.profiles import environment_profile, load_profile
 
 if TYPE_CHECKING:
@@ -175,7 +174,7 @@ def _shown(
         for _, query in facts.episode.queries()
         if (image := query.image if slot == IMAGE else query.more_images.get(slot)) is not None
     ]
-    empty = sum(float(image.thumbnail.reshape(-1, 3).std(axis=0).max()) <= limits["empty_std"] for image in images)
+    empty = sum(image.statistics.std <= limits["empty_std"] for image in images)
     wanted, stated = _wanted(slot, expected, cameras)
     return Shown(slot, wanted, tuple(link for link in links if link.found), len(images), empty, stated)
 
@@ -367,8 +366,7 @@ def _misnamed(facts: Facts, names: Sequence[str], shares: str, wanted: Sequence[
 def _same_picture(facts: Facts, one: str, other: str) -> bool:
     pairs = [(step.frames[one], step.frames[other]) for step in facts.episode.steps if {one, other} <= set(step.frames)]
     return len(pairs) > 1 and all(
-        a.shape == b.shape and np.array_equal(a.thumbnail, b.thumbnail) and float(a.thumbnail.std()) > 2.0
-        for a, b in pairs
+        a.shape == b.shape and a.identity == b.identity and a.statistics.std > 2.0 for a, b in pairs
     )
 
 

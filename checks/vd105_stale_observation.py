@@ -58,8 +58,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
+from vladoctor.facts.following import IMAGE
 from vladoctor.facts.lags import Age, SlotAges, image_ages
-from vladoctor.facts.links import IMAGE
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts

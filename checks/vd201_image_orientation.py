@@ -72,7 +72,8 @@ from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.camera import RawView, raw_view, usual_view
-from vladoctor.facts.links import IMAGE, ImageLink, image_links
+from vladoctor.facts.following import IMAGE
+from vladoctor.facts.links import ImageLink, image_links
 from vladoctor.facts.registration import (
     CONSEQUENCES,
     DESCRIPTIONS,

@@ -25,8 +25,8 @@ class Frame:
         minimum, maximum: smallest and largest value over the *full* frame, 0..255 (None where not measured).
         load_thumbnail: returns uint8 (h, w, 3), an area average of the full frame (JPEG, so off by a few levels).
         load_full: returns the full frame, lossless, or None where it was not kept.
-        load_grey: returns `pictures.greyed` of the thumbnail before its JPEG, uint8 (h, w), no side above 64; None where
-            it was not recorded.
+        load_grey: returns `pictures.greyed` of the thumbnail before its JPEG, uint8 (h, w), no side above 64; None
+            where it was not recorded.
         measured: `pictures.measure` of the thumbnail before its JPEG; None where that was not recorded.
     """
 

@@ -11,7 +11,7 @@ Foxglove, Rerun and the plain `mcap` package open a trace without this one:
 
     /run, /task                 at the start, and again where something was learnt later: the last one counts
     /camera/<name>/thumbnail    JPEG, every step: the observation before its action
-    /camera/<name>/grey         its grey, uncompressed, for judging: decoding thousands of JPEGs takes longer than all else
+    /camera/<name>/grey         its grey, uncompressed: to judge an episode, decoding JPEGs would take the most time
     /camera/<name>/full         PNG, at the first query and at every `full_every`-th one after it
     /model/image/thumbnail      JPEG, every query: what the model was given
     /model/image/grey           as above
@@ -385,7 +385,7 @@ def read_episode(path: Path | str) -> Episode:
     """Read a trace, as far as it goes.
 
     Step numbers are counted from the first query; steps before it are negative, all of them if there is none. Pictures
-    are loaded when they are looked at, from memory as long as `forget` was not called on one of them, else from the file.
+    are loaded when they are looked at: from memory, or once `Frame.forget` was called, from the file.
 
     Raises:
         UserError: there is no such file, it is not a trace, or a newer vladoctor wrote it.
@@ -866,7 +866,7 @@ class _Recorded(Frame):
         self.shape, self.minimum, self.maximum, self.measured = shape, minimum, maximum, measured
         self._thumbnail, self._grey, self._full = thumbnail, grey, full
 
-    def load_thumbnail(self) -> np.ndarray:  # type: ignore[override]
+    def load_thumbnail(self) -> np.ndarray:
         return _decode(_picture_at(self._thumbnail))
 
     @property
@@ -1001,8 +1001,10 @@ def _encode_image(nanoseconds: int, name: str, kind: str, data: bytes) -> bytes:
 
 
 def _encode_raw(nanoseconds: int, name: str, grey: np.ndarray) -> bytes:
-    """A `foxglove.RawImage` of uint8 (h, w). Its fields: timestamp 1, width 2, height 3, encoding 4, step 5, data 6,
-    frame_id 7."""
+    """A `foxglove.RawImage` of uint8 (h, w).
+
+    Its fields are numbered timestamp 1, width 2, height 3, encoding 4, step 5, data 6, frame_id 7.
+    """
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     height, width = grey.shape
     return (

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vladoctor.facts.following import greys
 from vladoctor.facts.frames import EEF
-from vladoctor.facts.registration import ELEMENTS, apply, grey
+from vladoctor.facts.registration import ELEMENTS, apply
 from vladoctor.profiles import ENVIRONMENTS, environment_profile, load_profile
 
 if TYPE_CHECKING:
@@ -157,7 +158,9 @@ def find_view(steps: Sequence[Step], camera: str, geometry: Mapping[str, Any] | 
     hand = np.array([step.proprio[EEF] for step in seen])[:, None] + np.array([(0.0, 0.0, up) for up in _HAND])
     points = project(hand, geometry)
     pairs = _pairs(points[:, 0])
-    frames = {index: grey(seen[index].frames[camera].thumbnail, _SIZE) for pair in pairs for index in pair}
+    chosen = sorted({index for pair in pairs for index in pair})
+    pictures = greys([seen[index].frames[camera] for index in chosen], _SIZE) if chosen else ()
+    frames = dict(zip(chosen, pictures, strict=True))
     scores = [
         _score(frames[before], frames[after], np.concatenate([points[before], points[after]]))
         for before, after in pairs
@@ -207,4 +210,4 @@ def _score(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndar
         return None
     density = (1.0 - _ELSEWHERE) * expected / expected.sum() + _ELSEWHERE / _SIZE**2
     gain = np.log(density * _SIZE**2)
-    return np.array([(change * apply(element, gain)).sum() / total for element in ELEMENTS])
+    return np.array([np.vdot(change, apply(element, gain)) / total for element in ELEMENTS])

@@ -16,15 +16,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vladoctor.facts.links import image_links
+from vladoctor.facts.following import image_in
+from vladoctor.facts.links import ImageLink, image_links
 from vladoctor.facts.registration import MIN_SCORE, Registration, aligned
+from vladoctor.facts.sampling import spread
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.records import Frame
 
 _SIZE = 32
-_MOST = 40
-"""So many images of a slot are looked at, spread over the episode."""
+_MOST, _FEW = 40, 12
+"""So many images of a slot are looked at, spread over the episode; a few where exchanged channels would show in the
+mean colour, as then every change of it is seen."""
+
+_SHIFTED = 4.0
+"""Levels by which the mean colour of image and frame part from one query to the next, for that to be looked at."""
+
+_TINTED = 8.0
+"""Levels between the means of red and blue from which exchanging them shows in the mean colour."""
 
 _ORDERS = tuple(permutations(range(3)))
 
@@ -77,23 +87,29 @@ def colour_orders(facts: Facts) -> tuple[ColourOrder, ...]:
     by_slot: dict[str, list[ColourOrder]] = {}
     links = [link for link in image_links(facts) if link.registration is not None and link.found]
     for slot in dict.fromkeys(link.slot for link in links):
-        chosen = [link for link in links if link.slot == slot and link.lies.score >= MIN_SCORE]
-        for link in _spread(chosen):
-            query = steps[link.step].query
-            assert query is not None
-            image = query.image if not slot else query.more_images[slot]
-            raw = steps[link.last].frames.get(link.camera) if link.last in steps else None
-            if image is None or raw is None:
-                continue
+        pairs: list[tuple[ImageLink, Frame, Frame]] = []
+        for link in links:
+            if link.slot == slot and link.lies.score >= MIN_SCORE:
+                image = image_in(steps[link.step].query, slot)
+                raw = steps[link.last].frames.get(link.camera) if link.last in steps else None
+                if image is not None and raw is not None:
+                    pairs.append((link, image, raw))
+        for place in _chosen(pairs):
+            link, image, raw = pairs[place]
             measured = channel_order(raw.thumbnail, image.thumbnail, link.lies)
             by_slot.setdefault(slot, []).append(ColourOrder(link.step, slot, link.camera, *measured))
     return tuple(one for found in by_slot.values() for one in found)
 
 
-def _spread(links: Sequence) -> Sequence:
-    if len(links) <= _MOST:
-        return links
-    return [links[index] for index in np.unique(np.linspace(0, len(links) - 1, _MOST).astype(int))]
+def _chosen(pairs: Sequence[tuple[ImageLink, Frame, Frame]]) -> list[int]:
+    """Which images of a slot to look at, given each with the frame that it was made of."""
+    if len(pairs) <= _FEW:
+        return list(range(len(pairs)))
+    frames = np.array([raw.statistics.colour for _, _, raw in pairs])
+    apart = np.array([image.statistics.colour for _, image, _ in pairs]) - frames
+    changed = np.concatenate([[False], np.abs(np.diff(apart, axis=0)).max(axis=1) > _SHIFTED])
+    tinted = float(np.median(np.abs(frames[:, 0] - frames[:, 2]))) >= _TINTED
+    return spread(len(pairs), _FEW if tinted else _MOST, changed)
 
 
 def _chroma(picture: np.ndarray) -> np.ndarray:

@@ -62,13 +62,14 @@ _KEPT = 7
 
 _TRIES, _HOPELESS = 3, 0.35
 """After so many searches in a row that found nothing an image is looked at once, and searched for if the best element's
-score is above this. 500 pictures of the other camera reached 0.47 where the window was searched for, 95 % of them 0.25."""
+score is above this. Of 500 pictures of the other camera 95 % reached 0.25 where the window was searched for."""
 
 _SAME_PLACE = 0.004
 """Fractions of the frame within which windows of different elements are taken for one: a quarter of a pixel."""
 
 _MOVED = 0.006
-"""Fractions of the frame by which a window on thumbnails may differ from what is known, before full frames are asked."""
+"""Fractions of the frame by which a window on thumbnails may differ from what is known, before full frames are
+asked."""
 
 _SIZE, _STEPS = 32, 3
 """Pixels and rounds in which that is measured."""
@@ -196,7 +197,7 @@ class Track:
         """The best element of each query, if its image shows the window of its step's frame that `known` says."""
         content, shown = self.content(known, int(places[0])), self.camera(camera)
         at = np.array([shown.places[self.asked[place][0].number] for place in places])
-        # The known element's own window comes first and is exact; others share one that lies within a fraction of a pixel.
+        # The known element's own window comes first and is exact; others share one that lies close by.
         windows = windows_of(known, content)
         groups: dict[Window, list[int]] = {}
         for element in sorted(range(len(ELEMENTS)), key=lambda place: ELEMENTS[place] != known.element):

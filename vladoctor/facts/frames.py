@@ -102,13 +102,9 @@ class Stretch:
 def measure(frame: Frame, step: int) -> FrameStatistics:
     """The numbers of one frame, which are its thumbnail's; the extremes are the full frame's."""
     seen = frame.statistics
-    *numbers, least, greatest = seen
-    return FrameStatistics(
-        step,
-        least if frame.minimum is None else float(frame.minimum),
-        greatest if frame.maximum is None else float(frame.maximum),
-        *numbers,
-    )
+    minimum = seen.least if frame.minimum is None else float(frame.minimum)
+    maximum = seen.greatest if frame.maximum is None else float(frame.maximum)
+    return FrameStatistics(step, minimum, maximum, *seen[:7])
 
 
 _views: weakref.WeakKeyDictionary[Facts, tuple[View, ...]] = weakref.WeakKeyDictionary()

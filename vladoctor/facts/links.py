@@ -31,7 +31,7 @@ from vladoctor.facts.tokens import action_tokens, token_layout
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
-    from vladoctor.records import Episode, Frame, Query
+    from vladoctor.records import Episode, Frame
 
 ALIKE = 0.002
 """Difference of two scores up to which an image fits both frames alike. Frames of a scene at rest: 0.0005."""
@@ -363,6 +363,8 @@ def _link_actions(facts: Facts) -> ActionLinks:
     relations: tuple[Relation, ...] = ()
     for delay in _DELAYS:
         pairs = _in_turn(answers, executed, delay)
+        if delay and _at_most(answers, executed, pairs, limits) <= best[0]:
+            continue
         found = _relations(answers, executed, pairs, limits)
         if (_strength(found), -delay) > best:
             best, usual, relations = (_strength(found), -delay), pairs, found
@@ -436,6 +438,21 @@ def _relations(
     return tuple(_relation(row, value, limits) for row, value in zip(rows.T, values.T, strict=True))
 
 
+def _at_most(
+    answers: Mapping[int, np.ndarray],
+    executed: Mapping[int, np.ndarray],
+    pairs: Mapping[int, tuple[int, int]],
+    limits: tuple[float, float],
+) -> float:
+    """What `_strength` cannot exceed; to fit lines takes much longer."""
+    if not pairs:
+        return 0.0
+    rows = np.array([answers[query][row] for query, row in pairs.values()])
+    values = np.array([executed[step] for step in pairs])
+    same = (_same(rows, values) | _same(np.clip(rows, *limits), values)).mean(axis=0) >= _OFTEN
+    return float(np.where(same, _WORTH["same"], _WORTH["line"]).sum())
+
+
 def _relation(row: np.ndarray, value: np.ndarray, limits: tuple[float, float]) -> Relation:
     """What becomes of one value, from all steps together; both are float64 (steps,)."""
     if (_same(row, value) | _same(np.clip(row, *limits), value)).mean() >= _OFTEN:
@@ -465,8 +482,11 @@ def _relation(row: np.ndarray, value: np.ndarray, limits: tuple[float, float]) -
 
 
 def _strength(relations: Sequence[Relation]) -> float:
-    worth = {"same": 1.0, "line": 0.6, "two": 0.3}
-    return sum(worth.get(relation.kind, 0.0) for relation in relations)
+    return sum(_WORTH.get(relation.kind, 0.0) for relation in relations)
+
+
+_WORTH = {"same": 1.0, "line": 0.6, "two": 0.3}
+"""Of a kind of relation, for telling that answers and commands belong together."""
 
 
 class _Finder:

@@ -21,10 +21,11 @@ import numpy as np
 
 from vladoctor.facts.following import matches
 from vladoctor.facts.registration import Registration, aligned
+from vladoctor.facts.sampling import spread
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
-    from vladoctor.records import Frame
+    from vladoctor.records import Frame, Step
 
 KNOWN: Mapping[str, tuple[Sequence[float], Sequence[float]]] = {
     "ImageNet's mean and std": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -38,8 +39,11 @@ OTHERS = "with "
 """Begins the name of a line with other statistics."""
 
 _SIZE = 32
-_MOST = 24
-"""So many queries are looked at, spread over the episode."""
+_MOST = 12
+"""So many queries are looked at, spread over the episode, and each where the values are other than before it."""
+
+_JUMP = 0.15, 0.5, 0.5
+"""Of mean, least and greatest value, in units of `pixel_values`, from one query to the next."""
 
 _PADDED = 1.03
 
@@ -149,7 +153,7 @@ def _all(facts: Facts) -> list[Pixels]:
     placed = {match.step: match for match in matches(facts) if match.registration.decisive}
     steps = [step for step in facts.episode.steps if step.query is not None and step.query.pixel_stats.get("mean")]
     if len(steps) > _MOST:
-        steps = [steps[index] for index in np.unique(np.linspace(0, len(steps) - 1, _MOST).astype(int))]
+        steps = [steps[place] for place in spread(len(steps), _MOST, _changed(steps))]
     found = []
     for step in steps:
         assert step.query is not None
@@ -178,6 +182,18 @@ def _all(facts: Facts) -> list[Pixels]:
         frame = np.stack([flat.mean(axis=0), flat.min(axis=0), flat.max(axis=0)], axis=1).astype(np.float64)
         found.append(Pixels(step.number, towers, frame, _extremes(raw), match is not None))
     return found
+
+
+def _changed(steps: Sequence[Step]) -> np.ndarray | None:
+    """At which queries the values are other than in the one before; None where that cannot be compared."""
+    tables = [[step.query.pixel_stats.get(name) for step in steps if step.query] for name in ("mean", "min", "max")]
+    if len({len(row) if row else 0 for table in tables for row in table}) != 1 or not tables[0][0]:
+        return None
+    jumps = [
+        np.abs(np.diff(np.array(table, np.float64), axis=0)).max(axis=1) > limit
+        for table, limit in zip(tables, _JUMP, strict=True)
+    ]
+    return np.concatenate([[False], np.any(jumps, axis=0)])
 
 
 def _usual(facts: Facts, frames: Mapping[str, Frame]) -> Frame | None:

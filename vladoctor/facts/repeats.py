@@ -112,7 +112,7 @@ def _question(query: Query) -> tuple[object, ...] | None:
         return None
     pixels = tuple((name, tuple(values)) for name, values in sorted(query.pixel_stats.items()))
     state = tuple((name, tuple(values)) for name, values in sorted(query.proprio.items()))
-    picture = query.image.thumbnail.tobytes() if query.image is not None else b""
+    picture = query.image.identity if query.image is not None else b""
     return query.prompt, query.input_ids, pixels, state, picture
 
 

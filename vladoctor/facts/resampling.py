@@ -216,9 +216,16 @@ def take(frame: np.ndarray, way: Way, shape: tuple[int, int], window: tuple[floa
 def difference(seen: np.ndarray, made: np.ndarray) -> float:
     """Root mean square difference in levels, away from the edges, after the best gain and offset of each channel."""
     inside = (slice(_EDGE, -_EDGE), slice(_EDGE, -_EDGE))
-    one = seen[inside].reshape(-1, 3).astype(np.float32)
-    other = made[inside].reshape(-1, 3).astype(np.float32)
-    return min(_after_fit(one, other), _after_fit(one, other[:, ::-1]))
+    one, other = (picture[inside].reshape(-1, 3).astype(np.float64) for picture in (seen, made))
+    one -= one.mean(axis=0)
+    other -= other.mean(axis=0)
+    # What the best gain of each channel leaves needs no residual, only the products.
+    products, squares = one.T @ other, np.maximum((other**2).sum(axis=0), 1e-6)
+    left = [
+        (one**2).sum() - (np.diagonal(crossed) ** 2 / size).sum()
+        for crossed, size in ((products, squares), (products[:, ::-1], squares[::-1]))
+    ]
+    return float(np.sqrt(max(min(left), 0.0) / one.size))
 
 
 def detail(picture: np.ndarray) -> float:
@@ -226,12 +233,6 @@ def detail(picture: np.ndarray) -> float:
     grey = picture.mean(axis=-1, dtype=np.float32)
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     return float((grey[1:-1, 1:-1] - around / 4.0).std())
-
-
-def _after_fit(seen: np.ndarray, made: np.ndarray) -> float:
-    one, other = seen - seen.mean(axis=0), made - made.mean(axis=0)
-    gain = (one * other).sum(axis=0) / np.maximum((other**2).sum(axis=0), 1e-6)
-    return float(np.sqrt(((one - gain * other) ** 2).mean()))
 
 
 def _window(found: Registration, side: float | None) -> tuple[float, float, float, float]:

@@ -307,20 +307,20 @@ def observe(
     """
     size = len(layout.dimensions)
     of_step = {step.number: step for step in episode.steps}
-    steps, ids, returned, executed = [], [], [], []
-    for tokens in action_tokens(episode, layout):
-        step = of_step[tokens.step]
-        done = step.executed if executed_of is None else executed_of.get(tokens.step, ())
-        rows = [_row(step.query.action if step.query else None, size), _row(done, size)]
-        if np.isfinite(rows).all(axis=1).any():
-            steps.append(tokens.step)
-            ids.append(tokens.ids)
-            returned.append(rows[0])
-            executed.append(rows[1])
-    if not steps:
+    seen = action_tokens(episode, layout)
+    if not seen:
         return None
-    normalised = {how: decode(np.array(ids), layout, how) for how in DECODES}
-    return Observations(np.array(steps), normalised, np.array(returned), np.array(executed))
+    steps, ids = np.array([tokens.step for tokens in seen]), np.array([tokens.ids for tokens in seen])
+    if executed_of is None:
+        executed_of = {number: step.executed for number, step in of_step.items()}
+    queries = [of_step[tokens.step].query for tokens in seen]
+    returned = _rows([query.action if query else None for query in queries], size)
+    executed = _rows([executed_of.get(tokens.step) for tokens in seen], size)
+    known = np.isfinite(returned).all(axis=1) | np.isfinite(executed).all(axis=1)
+    if not known.any():
+        return None
+    normalised = {how: decode(ids[known], layout, how) for how in DECODES}
+    return Observations(steps[known], normalised, returned[known], executed[known])
 
 
 def expectation(episode: Episode, profile: Profile, own: Mapping[str, Statistics], size: int) -> Expectation | None:
@@ -584,7 +584,9 @@ def _with_mask(statistics: Statistics, profile: Profile, size: int) -> Statistic
     return replace(statistics, mask=np.asarray(mask, dtype=bool))
 
 
-def _row(values: Sequence[float] | None, size: int) -> np.ndarray:
-    """Values as float64 (size,), NaN throughout where there are none or another number of them."""
-    row = np.asarray(values if values is not None else (), dtype=np.float64).reshape(-1)
-    return row if row.size == size and np.isfinite(row).all() else np.full(size, np.nan)
+def _rows(actions: Sequence[Sequence[float] | None], size: int) -> np.ndarray:
+    """Actions as float64 (n, size); a row is NaN throughout where there is none or one of another size."""
+    nothing = (np.nan,) * size
+    rows = np.array([one if one is not None and len(one) == size else nothing for one in actions], np.float64)
+    rows[~np.isfinite(rows).all(axis=1)] = np.nan
+    return rows

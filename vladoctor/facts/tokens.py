@@ -62,7 +62,7 @@ class TokenLayout:
         return self.first <= token_id <= self.last
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ActionTokens:
     """The ids that one action was decoded from.
 
@@ -148,23 +148,36 @@ def prompt_ids(ids: Sequence[int], append_id: int | None) -> tuple[int, ...]:
 
 def action_tokens(episode: Episode, layout: TokenLayout) -> list[ActionTokens]:
     """The ids behind each action of an episode; queries of which no generated id was recorded are left out."""
-    return [_of_query(step, query, layout) for step, query in episode.queries() if query.ids]
-
-
-def _of_query(step: int, query: Query, layout: TokenLayout) -> ActionTokens:
     size = len(layout.dimensions)
-    before = prompt_ids(query.input_ids, layout.append_id) if query.input_ids else ()
-    ids = ((UNKNOWN_ID,) * size + before + tuple(query.ids))[-size:]
-    return ActionTokens(
-        step=step,
-        ids=ids,
-        generated=len(query.ids),
-        from_prompt=max(0, size - len(query.ids)),
-        ended=layout.eos in query.ids,
-        outside=tuple(index for index, value in enumerate(ids) if not layout.is_action(value)),
-        centres=decode(np.array(ids), layout),
-        bins=bin_numbers(np.array(ids), layout),
-    )
+    asked = [(step, query) for step, query in episode.queries() if query.ids]
+    decoded = [_decoded(query, size, layout.append_id) for _, query in asked]
+    if not asked:
+        return []
+    table = np.array(decoded)
+    outside = (table < layout.first) | (table > layout.last)
+    wrong = [bool(flag) for flag in outside.any(axis=1)]
+    found = zip(asked, decoded, decode(table, layout), bin_numbers(table, layout), outside, wrong, strict=True)
+    return [
+        ActionTokens(
+            step=step,
+            ids=ids,
+            generated=len(query.ids),
+            from_prompt=max(0, size - len(query.ids)),
+            ended=layout.eos in query.ids,
+            outside=tuple(np.flatnonzero(flags).tolist()) if any_wrong else (),
+            centres=centres,
+            bins=bins,
+        )
+        for (step, query), ids, centres, bins, flags, any_wrong in found
+    ]
+
+
+def _decoded(query: Query, size: int, append_id: int | None) -> tuple[int, ...]:
+    """The ids that an action was decoded from, (size,); those that were not generated are the prompt's last ones."""
+    if len(query.ids) >= size:
+        return tuple(query.ids[-size:])
+    before = prompt_ids(query.input_ids, append_id) if query.input_ids else ()
+    return ((UNKNOWN_ID,) * size + before + tuple(query.ids))[-size:]
 
 
 @dataclass(frozen=True)

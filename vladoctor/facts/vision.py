@@ -114,7 +114,7 @@ def _same(group: Sequence[Step], exact: bool) -> Same:
     for step in group[1:]:
         pairs = zip(first, _pictures(step), strict=False)
         for one, other in pairs:
-            if one.thumbnail.shape == other.thumbnail.shape:
+            if one.identity != other.identity and one.thumbnail.shape == other.thumbnail.shape:
                 far = float(np.abs(one.thumbnail.astype(np.float32) - other.thumbnail).mean())
                 if far > change:
                     change, furthest = far, step.number

@@ -21,8 +21,8 @@ import numpy as np
 from vladoctor.errors import UserError
 from vladoctor.facts import Facts
 from vladoctor.facts.camera import raw_view, usual_view
-from vladoctor.facts.prompt import SLOT
 from vladoctor.facts.following import matches
+from vladoctor.facts.prompt import SLOT
 from vladoctor.facts.registration import between, compose
 from vladoctor.profiles.files import UNKNOWN, is_file_name, load_profile, profile_keys, profile_names
 from vladoctor.profiles.find import find_profile
