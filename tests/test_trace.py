@@ -412,10 +412,10 @@ def test_other_tools_can_read_it(tmp_path: Path) -> None:
         "/run": 1,
         "/task": 1,
         "/camera/agentview/thumbnail": 4,
-        "/camera/agentview/grey": 4,
+        "/grey/camera/agentview": 4,
         "/camera/agentview/full": 2,
         "/model/image/thumbnail": 3,
-        "/model/image/grey": 3,
+        "/grey/model/image": 3,
         "/model/image/full": 2,
         "/step": 4,
         "/outcome": 1,
@@ -424,9 +424,9 @@ def test_other_tools_can_read_it(tmp_path: Path) -> None:
     assert summary.statistics.message_count == len(messages)
     for topic, found in by_topic.items():
         schema, channel, _ = found[0]
-        if topic.startswith(("/camera", "/model")):
+        if topic.startswith(("/camera", "/model", "/grey")):
             assert (schema.name, schema.encoding, channel.message_encoding) == (
-                "foxglove.RawImage" if topic.endswith("/grey") else "foxglove.CompressedImage",
+                "foxglove.RawImage" if topic.startswith("/grey") else "foxglove.CompressedImage",
                 "protobuf",
                 "protobuf",
             )

@@ -11,10 +11,10 @@ Foxglove, Rerun and the plain `mcap` package open a trace without this one:
 
     /run, /task                 at the start, and again where something was learnt later: the last one counts
     /camera/<name>/thumbnail    JPEG, every step: the observation before its action
-    /camera/<name>/grey         its grey, uncompressed: to judge an episode, decoding JPEGs would take the most time
+    /grey/camera/<name>         its grey, uncompressed: to judge an episode, decoding JPEGs would take the most time
     /camera/<name>/full         PNG, at the first query and at every `full_every`-th one after it
     /model/image/thumbnail      JPEG, every query: what the model was given
-    /model/image/grey           as above
+    /grey/model/image           as above
     /model/image/full           PNG, as above
     /model/<slot>/...           the same of a query's further images
     /step                       `records.Step` without its pictures
@@ -350,7 +350,7 @@ class TraceWriter:
 
     def _add_frame(self, topic: str, name: str, frame: Frame, full: bool) -> None:
         self._add_image(f"{topic}/thumbnail", name, "jpeg", self._thumbnail(frame))
-        self._mcap.add(f"{topic}/grey", _RAW, self._time, self.steps, _encode_raw(self._time, name, frame.grey))
+        self._mcap.add(f"/grey{topic}", _RAW, self._time, self.steps, _encode_raw(self._time, name, frame.grey))
         if full and frame.load_full is not None:
             self._add_image(f"{topic}/full", name, "png", encode_png(frame.load_full()))
 
@@ -405,7 +405,7 @@ def read_episode(path: Path | str) -> Episode:
     steps: list[Step] = []
     images: dict[str, _Place] = {}
     for topic, place in _messages(_Data(data, path)):
-        if topic.startswith(("/camera/", "/model/")):
+        if topic.startswith(("/camera/", "/model/", "/grey/")):
             images[topic] = place
         elif topic == "/run":
             run = decode_json(_bytes_at(place))
@@ -845,7 +845,7 @@ def _read_frame(record: Mapping[str, Any], images: Mapping[str, _Place], topic: 
         record.get("maximum"),
         PictureStatistics.from_json(measured) if measured else None,
         thumbnail,
-        images.get(f"{topic}/grey"),
+        images.get(f"/grey{topic}"),
         images.get(f"{topic}/full"),
     )
 
@@ -895,7 +895,9 @@ class _Recorded(Frame):
 
 
 def _picture_at(place: _Place) -> bytes:
-    return _decode_image(_bytes_at(place))
+    """The field `data` of a `foxglove.CompressedImage`, whatever the order of its fields."""
+    message = _bytes_at(place)
+    return next((content for number, content in _fields(message) if number == 2), b"")
 
 
 def _decode(data: bytes) -> np.ndarray:
@@ -1036,37 +1038,39 @@ def _grey_at(place: _Place) -> np.ndarray:
     return np.frombuffer(found[6], np.uint8).reshape(height, width)
 
 
-def _decode_image(message: bytes) -> bytes:
-    """The field `data` of a `foxglove.CompressedImage`, whatever the order of its fields."""
-    return next((content for number, content in _fields(message) if number == 2), b"")
-
-
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     """Number and content of the fields of a Protobuf message that are length-delimited or of four bytes.
 
     Raises:
         ValueError: it has fields of another kind, which no picture has.
     """
-    position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = message[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    while position < len(message):
-        tag = varint()
-        if tag & 7 not in (2, 5):
+    position, end = 0, len(message)
+    while position < end:
+        tag, position = _read_varint(message, position)
+        if tag & 7 == 2:
+            length, position = _read_varint(message, position)
+        elif tag & 7 == 5:
+            length = 4
+        else:
             raise ValueError("not a picture of a trace")
-        length = 4 if tag & 7 == 5 else varint()
         yield tag >> 3, message[position : position + length]
         position += length
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = message[position]
+    position += 1
+    if value < 0x80:
+        return value, position
+    value, shift = value & 0x7F, 7
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
 
 
 def _image_schemas() -> dict[str, bytes]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from vladoctor.facts.following import greys
 from vladoctor.facts.frames import EEF
-from vladoctor.facts.registration import ELEMENTS, apply
+from vladoctor.facts.registration import ELEMENTS, inverse, under_elements
 from vladoctor.profiles import ENVIRONMENTS, environment_profile, load_profile
 
 if TYPE_CHECKING:
@@ -161,11 +161,10 @@ def find_view(steps: Sequence[Step], camera: str, geometry: Mapping[str, Any] | 
     chosen = sorted({index for pair in pairs for index in pair})
     pictures = greys([seen[index].frames[camera] for index in chosen], _SIZE) if chosen else ()
     frames = dict(zip(chosen, pictures, strict=True))
-    scores = [
-        _score(frames[before], frames[after], np.concatenate([points[before], points[after]]))
-        for before, after in pairs
+    gains = [
+        _gain(frames[before], frames[after], np.concatenate([points[before], points[after]])) for before, after in pairs
     ]
-    useful = np.array([score for score in scores if score is not None])
+    useful = _scores([gain for gain in gains if gain is not None])
     if len(useful) < MIN_PAIRS:
         what = "the gripper did not move enough before" if len(pairs) < MIN_PAIRS else "hardly anything changed in"
         return RawView(pairs=len(useful), reason=f"{what} camera {camera}")
@@ -195,8 +194,8 @@ def _pairs(path: np.ndarray) -> list[tuple[int, int]]:
     return [pairs[index] for index in keep]
 
 
-def _score(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-    """Mean log-likelihood ratio of the changed pixels under each element, (8,); None where nothing changed."""
+def _gain(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which share of the changes each pixel has, and the log-likelihood ratio of a change there; None without any."""
     change = np.abs(after - before)
     change = np.maximum(change - _NOISE - 2.0 * np.median(change), 0.0)
     total = change.sum()
@@ -209,5 +208,12 @@ def _score(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> np.ndar
     if expected.sum() < 1e-6:
         return None
     density = (1.0 - _ELSEWHERE) * expected / expected.sum() + _ELSEWHERE / _SIZE**2
-    gain = np.log(density * _SIZE**2)
-    return np.array([np.vdot(change, apply(element, gain)) / total for element in ELEMENTS])
+    return change.astype(np.float64) / total, np.log(density * _SIZE**2)
+
+
+def _scores(gains: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Mean log-likelihood ratio of the changed pixels of each pair under each element, (pairs, 8)."""
+    if not gains:
+        return np.empty((0, len(ELEMENTS)))
+    changes, ratios = (np.stack(each) for each in zip(*gains, strict=True))
+    return under_elements(changes, ratios, [ELEMENTS.index(inverse(element)) for element in ELEMENTS]).T

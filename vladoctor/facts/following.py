@@ -37,6 +37,7 @@ from vladoctor.facts.registration import (
     inside,
     local_contrast,
     normalise,
+    placed,
     refine,
     register,
     resampled,
@@ -49,6 +50,7 @@ from vladoctor.facts.registration import (
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.profiles import Profile
     from vladoctor.records import Frame, Query, Step
 
 IMAGE = ""
@@ -63,6 +65,9 @@ _KEPT = 7
 _TRIES, _HOPELESS = 3, 0.35
 """After so many searches in a row that found nothing an image is looked at once, and searched for if the best element's
 score is above this. Of 500 pictures of the other camera 95 % reached 0.25 where the window was searched for."""
+
+_SURE, _AHEAD = 0.9, 0.2
+"""Score and lead over the next element from which an image that lies as it is expected to is not searched for."""
 
 _SAME_PLACE = 0.004
 """Fractions of the frame within which windows of different elements are taken for one: a quarter of a pixel."""
@@ -149,13 +154,17 @@ class Camera:
 class Track:
     """The images of one slot beside the frames of their steps.
 
+    Args:
+        guess: how the checkpoint expects its images to lie, for where to look first.
+
     Attributes:
         asked: the queries that have an image in this slot: step and image.
         places: step number -> place among them.
     """
 
-    def __init__(self, steps: Sequence[Step], slot: str = IMAGE) -> None:
+    def __init__(self, steps: Sequence[Step], slot: str = IMAGE, guess: Registration | None = None) -> None:
         self.steps = steps
+        self.guess = guess
         found = [(step, image_in(step.query, slot)) for step in steps if step.query is not None]
         self.asked = [(step, image) for step, image in found if image is not None]
         self.places = {step.number: place for place, (step, _) in enumerate(self.asked)}
@@ -238,7 +247,9 @@ class Track:
                 block = min(2 * block, _LAST_BLOCK) if len(held) == block else _FIRST_BLOCK
                 place, failed = place + len(held), 0
                 continue
-            found = None if failed < _TRIES else self._glance(asked[place])
+            found = self._guessed(asked[place]) if not known and not failed else None
+            if found is None and failed >= _TRIES:
+                found = self._glance(asked[place])
             if found is None:
                 found = self._searched(asked[place])
                 failed = 0 if found.registration.score >= MIN_SCORE else failed + 1
@@ -273,13 +284,35 @@ class Track:
 
     def _moved(self, place: int, known: Match) -> float:
         """How far the window of an image, refined on thumbnails, is from the known one, as a fraction of the frame."""
+        window = np.array(window_of(known.registration, self.asked[place][1].grey).window)
+        change = self._refined(place, known, _STEPS) - window
+        return float(max(np.abs(change[::2]).max(), np.abs(change[::2] + change[1::2]).max()))
+
+    def _refined(self, place: int, known: Match, steps: int) -> np.ndarray:
+        """The window of an image, measured on thumbnails from what is known on: top, height, left, width."""
         step, image = self.asked[place]
         cut = window_of(known.registration, image.grey)
-        window = np.array([cut.window], np.float32)
         images = np.ascontiguousarray(cut.of_images(image.grey[None], GRID))
-        refined = refine(greys([step.frames[known.camera]]), images, window, _SIZE, _STEPS)
-        start, side = refined[0, ::2] - window[0, ::2], refined[0, 1::2] - window[0, 1::2]
-        return float(max(np.abs(start).max(), np.abs(start + side).max()))
+        scenes = greys([step.frames[known.camera]])
+        return np.asarray(refine(scenes, images, np.array([cut.window], np.float32), _SIZE, steps)[0])
+
+    def _guessed(self, place: int) -> Match | None:
+        """The first image, if it lies as the checkpoint expects: refined and scored as by a search, without one."""
+        step, _ = self.asked[place]
+        if self.guess is None:
+            return None
+        at = np.array([place])
+        best = max(
+            (Match(step.number, camera, self.look(at, camera, self.guess)[0]) for camera in step.frames),
+            key=lambda match: match.registration.score,
+        )
+        if best.registration.element != self.guess.element or best.registration.score < MIN_SCORE:
+            return None
+        scales, offset = placed(best.registration.element, self._refined(place, best, 2 * _STEPS), WHOLE)
+        found = replace(best, registration=replace(best.registration, scales=scales, offset=offset))
+        found = replace(best, registration=self.look(at, best.camera, found.registration)[0])
+        sure = found.registration.score >= _SURE and found.registration.margin >= _AHEAD
+        return self._on_full(place, found) if sure and found.registration.decisive else None
 
     def _glance(self, place: int) -> Match | None:
         """What one look at the whole frame says of an image that will fit none, as others did not; None: search."""
@@ -303,13 +336,21 @@ class Track:
         if given is None or raw.full is None:
             return best
         if best.registration.decisive and max(best.registration.scales) <= PADDED:
-            return replace(best, registration=sharpened(raw.full, given, best.registration))
+            return self._on_full(place, best)
         exact = [
             Match(step.number, name, register(frame.full, given))
             for name, frame in step.frames.items()
             if frame.full is not None
         ]
         return max(exact, key=lambda match: match.registration.score)
+
+    def _on_full(self, place: int, found: Match) -> Match:
+        """A decided match with its window found on the full frames, where both were kept."""
+        step, image = self.asked[place]
+        raw = step.frames[found.camera]
+        if raw.full is None or image.full is None:
+            return found
+        return replace(found, registration=sharpened(raw.full, image.full, found.registration))
 
 
 _tracks: weakref.WeakKeyDictionary[Facts, dict[str, Track]] = weakref.WeakKeyDictionary()
@@ -319,8 +360,16 @@ def track(facts: Facts, slot: str = IMAGE) -> Track:
     """The images of one slot of an episode. Made once for each `Facts`."""
     known = _tracks.setdefault(facts, {})
     if slot not in known:
-        known[slot] = Track(facts.episode.steps, slot)
+        known[slot] = Track(facts.episode.steps, slot, _expected(facts.profile))
     return known[slot]
+
+
+def _expected(profile: Profile) -> Registration | None:
+    element, area = profile.get("image.orientation"), profile.get("image.center_crop_area")
+    if element not in ELEMENTS:
+        return None
+    whole = not isinstance(area, (int, float)) or not 0.0 < area <= 1.0
+    return replace(_centred(1.0 if whole else float(np.sqrt(area))), element=element)
 
 
 def matches(facts: Facts) -> tuple[Match, ...]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vladoctor.facts.following import matches
-from vladoctor.facts.registration import Registration, aligned
+from vladoctor.facts.registration import Registration, shown_of
 from vladoctor.facts.sampling import spread
 
 if TYPE_CHECKING:
@@ -171,13 +171,13 @@ def _all(facts: Facts) -> list[Pixels]:
             if max(match.registration.scales) > _PADDED:
                 found.append(Pixels(step.number, towers, None, (0.0, 255.0), False))
                 continue
-            part = aligned(raw.thumbnail, step.query.image.thumbnail, match.registration, _SIZE)[0]
+            part = shown_of(raw.thumbnail, match.registration, _SIZE)
         else:
             area = facts.profile.get("image.center_crop_area") or 1.0
             side = float(np.sqrt(area))
             edge = (1.0 - side) / 2.0
             window = Registration("identity", 0.0, "identity", 0.0, (side, side), (edge, edge), 0.0)
-            part = aligned(raw.thumbnail, raw.thumbnail, window, _SIZE)[0]
+            part = shown_of(raw.thumbnail, window, _SIZE)
         flat = part.reshape(-1, 3)
         frame = np.stack([flat.mean(axis=0), flat.min(axis=0), flat.max(axis=0)], axis=1).astype(np.float64)
         found.append(Pixels(step.number, towers, frame, _extremes(raw), match is not None))

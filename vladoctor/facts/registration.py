@@ -237,10 +237,11 @@ def holds(found: Registration, known: Registration) -> bool:
 
 
 def under_elements(seen: np.ndarray, pictures: np.ndarray, members: Sequence[int]) -> np.ndarray:
-    """Products of windows, float32 (n, s, s), with images that are turned back by each of some elements: (members, n).
+    """Products of windows, (n, s, s), with images that are turned back by each of some elements: (members, n).
 
-    Both are split into their even and odd parts along each axis: reversing an axis only changes the sign of the
-    odd one, so four products give four elements, and four more those that also exchange rows and columns.
+    Their side s is even. Both are split into their even and odd parts along each axis: reversing an axis only changes
+    the sign of the odd one, so four products give four elements, and four more those that also exchange rows and
+    columns.
     """
     parts, own = _parity(seen), _parity(pictures)
     straight = np.stack([np.einsum("nij,nij->n", a, b) for a, b in zip(parts, own, strict=True)])
@@ -251,7 +252,7 @@ def under_elements(seen: np.ndarray, pictures: np.ndarray, members: Sequence[int
     for place in members:
         transposed, rows, columns = _PARTS[inverse(ELEMENTS[place])]
         signs = np.array([1.0, -1.0 if columns else 1.0, -1.0 if rows else 1.0, -1.0 if rows != columns else 1.0])
-        found.append(signs.astype(np.float32) @ (crossed if transposed else straight))
+        found.append(signs.astype(straight.dtype) @ (crossed if transposed else straight))
     return np.stack(found)
 
 
@@ -266,7 +267,7 @@ def _parity(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
     parts = []
     for one in (even, odd):
         left, right = one[:, :, :half], one[:, :, : half - 1 : -1]
-        parts += [(left + right) * np.float32(0.5), (left - right) * np.float32(0.5)]
+        parts += [(left + right) * pictures.dtype.type(0.5), (left - right) * pictures.dtype.type(0.5)]
     return parts[0], parts[1], parts[2], parts[3]
 
 
@@ -309,9 +310,13 @@ def aligned(raw: np.ndarray, image: np.ndarray, found: Registration, size: int) 
     """
     start, side = np.array(found.offset), np.array(found.scales)
     low, high = np.clip(start, 0.0, 1.0), np.clip(start + side, 0.0, 1.0)
-    return _part(apply(found.element, raw), low, high, size), _part(
-        image, (low - start) / side, (high - start) / side, size
-    )
+    return shown_of(raw, found, size), _part(image, (low - start) / side, (high - start) / side, size)
+
+
+def shown_of(raw: np.ndarray, found: Registration, size: int) -> np.ndarray:
+    """The part of a raw frame that an image shows, turned as the image is: float32 (size, size, 3), in levels."""
+    start, side = np.array(found.offset), np.array(found.scales)
+    return _part(apply(found.element, raw), np.clip(start, 0.0, 1.0), np.clip(start + side, 0.0, 1.0), size)
 
 
 def _part(frame: np.ndarray, low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
@@ -329,7 +334,13 @@ def grey(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def _greyed(frame: np.ndarray) -> np.ndarray:
-    return frame.mean(axis=-1, dtype=np.float32) if frame.ndim == 3 else frame
+    """Float32 mean of the channels; by planes, as numpy takes ten times as long across them."""
+    if frame.ndim == 2:
+        return frame
+    total = frame[..., 0].astype(np.float32)
+    for channel in range(1, frame.shape[2]):
+        total += frame[..., channel]
+    return np.asarray(total / np.float32(frame.shape[2]))
 
 
 def resampled(pictures: np.ndarray, size: int) -> np.ndarray:
@@ -358,7 +369,7 @@ def sharpened(raw: np.ndarray, image: np.ndarray, known: Registration) -> Regist
     score = float((normalise(seen) @ normalise(wanted).T)[0, 0])
     if score < known.score - _SLACK:
         return known
-    scales, offset = _placed(known.element, windows[0], WHOLE)
+    scales, offset = placed(known.element, windows[0], WHOLE)
     return replace(known, score=score, scales=scales, offset=offset, contrast=float(min(seen.std(), wanted.std())))
 
 
@@ -383,7 +394,7 @@ def _result(
     scores = np.einsum("ep,ep->e", normalise(seen), normalise(wanted))
     best, second = np.argsort(-scores)[:2]
     element = ELEMENTS[chosen[best]]
-    scales, offset = _placed(element, windows[chosen[best]], content)
+    scales, offset = placed(element, windows[chosen[best]], content)
     return Registration(
         element=element,
         score=float(scores[best]),
@@ -395,7 +406,7 @@ def _result(
     )
 
 
-def _placed(element: str, window: np.ndarray, content: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+def placed(element: str, window: np.ndarray, content: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
     """Scales and offset in the turned frame of a window (top, height, left, width) of the frame as it is."""
     top, height, left, width = window.astype(float)
     ends = np.sort(move_points(element, np.array([[top, left], [top + height, left + width]])), axis=0)

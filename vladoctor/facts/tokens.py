@@ -154,8 +154,8 @@ def action_tokens(episode: Episode, layout: TokenLayout) -> list[ActionTokens]:
     if not asked:
         return []
     table = np.array(decoded)
-    outside = (table < layout.first) | (table > layout.last)
-    wrong = [bool(flag) for flag in outside.any(axis=1)]
+    outside: np.ndarray = (table < layout.first) | (table > layout.last)
+    wrong = np.asarray(outside.any(axis=1)).tolist()
     found = zip(asked, decoded, decode(table, layout), bin_numbers(table, layout), outside, wrong, strict=True)
     return [
         ActionTokens(
