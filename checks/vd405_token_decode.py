@@ -89,7 +89,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if seen is None:
         yield Abstention("no query was recorded with both its ids and its action", missing=True)
         return
-    ways = list(st.candidates(own.values(), st.published_statistics().values(), size, st.asked_for(episode)))
+    ways = st.candidates(own.values(), st.published_statistics().values(), size, st.asked_for(episode))
     low, high = profile.get("environment.input_range") or (-np.inf, np.inf)
     departure = st.departure(seen, expected, ways, (float(low), float(high)))
     if departure is None:

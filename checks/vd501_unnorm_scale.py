@@ -95,7 +95,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         yield Abstention("no query was recorded with both its ids and its action", missing=True)
         return
     asked = st.asked_for(episode)
-    ways = list(st.candidates(own.values(), st.published_statistics().values(), len(layout.dimensions), asked))
+    ways = st.candidates(own.values(), st.published_statistics().values(), len(layout.dimensions), asked)
     low, high = profile.get("environment.input_range") or (-np.inf, np.inf)
     departure = st.departure(seen, expected, ways, (float(low), float(high)))
     departure = departure or st.unmasked_gripper(seen, expected)

@@ -30,11 +30,10 @@ _MOST, _FEW = 40, 12
 """So many images of a slot are looked at, spread over the episode; a few where exchanged channels would show in the
 mean colour, as then every change of it is seen."""
 
-_SHIFTED = 4.0
-"""Levels by which the mean colour of image and frame part from one query to the next, for that to be looked at."""
-
-_TINTED = 8.0
-"""Levels between the means of red and blue from which exchanging them shows in the mean colour."""
+_TINTED = 2.0
+"""Levels between the means of red and blue from which that is so. What lies between them in the image less what lies
+between them in the frame changes by half a level from one query to the next, and by twice as much as lies between them
+if they are exchanged."""
 
 _ORDERS = tuple(permutations(range(3)))
 
@@ -105,11 +104,13 @@ def _chosen(pairs: Sequence[tuple[ImageLink, Frame, Frame]]) -> list[int]:
     """Which images of a slot to look at, given each with the frame that it was made of."""
     if len(pairs) <= _FEW:
         return list(range(len(pairs)))
-    frames = np.array([raw.statistics.colour for _, _, raw in pairs])
-    apart = np.array([image.statistics.colour for _, image, _ in pairs]) - frames
-    changed = np.concatenate([[False], np.abs(np.diff(apart, axis=0)).max(axis=1) > _SHIFTED])
-    tinted = float(np.median(np.abs(frames[:, 0] - frames[:, 2]))) >= _TINTED
-    return spread(len(pairs), _FEW if tinted else _MOST, changed)
+    colours = np.array([(image.statistics.colour, raw.statistics.colour) for _, image, raw in pairs])
+    tints = colours[..., 0] - colours[..., 2]
+    tint = float(np.median(np.abs(tints[:, 1])))
+    if tint < _TINTED:
+        return spread(len(pairs), _MOST)
+    changed = np.concatenate([[False], np.abs(np.diff(tints[:, 0] - tints[:, 1])) > tint])
+    return spread(len(pairs), _FEW, changed)
 
 
 def _chroma(picture: np.ndarray) -> np.ndarray:

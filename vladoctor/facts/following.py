@@ -35,6 +35,7 @@ from vladoctor.facts.registration import (
     grey,
     holds,
     inside,
+    inverse,
     local_contrast,
     normalise,
     placed,
@@ -311,8 +312,12 @@ class Track:
         scales, offset = placed(best.registration.element, self._refined(place, best, 2 * _STEPS), WHOLE)
         found = replace(best, registration=replace(best.registration, scales=scales, offset=offset))
         found = replace(best, registration=self.look(at, best.camera, found.registration)[0])
-        sure = found.registration.score >= _SURE and found.registration.margin >= _AHEAD
-        return self._on_full(place, found) if sure and found.registration.decisive else None
+        found_at = found.registration
+        if not (found_at.decisive and found_at.score >= _SURE and found_at.margin >= _AHEAD):
+            return None
+        # What thumbnails cannot tell from what is expected, full frames need not say either.
+        pairs = zip(found_at.scales + found_at.offset, self.guess.scales + self.guess.offset, strict=True)
+        return found if max(abs(seen - wanted) for seen, wanted in pairs) <= _MOVED else self._on_full(place, found)
 
     def _glance(self, place: int) -> Match | None:
         """What one look at the whole frame says of an image that will fit none, as others did not; None: search."""
@@ -399,7 +404,7 @@ def greys(frames: Sequence[Frame], size: int = GRID) -> np.ndarray:
 
 def lying_as(known: Registration, outlines: np.ndarray) -> np.ndarray:
     """Outlines of images, turned back as the frame is: float32 (n, 48 * 48)."""
-    back = turned(window_of(known, np.zeros((1, 1))).undo, outlines.reshape(-1, FINAL, FINAL))
+    back = turned(inverse(known.element), outlines.reshape(-1, FINAL, FINAL))
     return np.ascontiguousarray(back).reshape(len(outlines), -1)
 
 

@@ -186,7 +186,8 @@ def changes(facts: Facts, view: View) -> Changes:
 def _small(grey: np.ndarray) -> np.ndarray:
     """Averaged over 2 x 2 pixels."""
     rows, columns = (side // 2 * 2 for side in grey.shape)
-    return np.asarray(grey[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3), dtype=np.float32))
+    pairs = grey[:rows:2, :columns].astype(np.float32) + grey[1:rows:2, :columns]
+    return np.asarray((pairs[:, ::2] + pairs[:, 1::2]) / 4.0)
 
 
 @dataclass(frozen=True)
@@ -211,23 +212,37 @@ class Motion:
         return float(np.ptp(np.array(known), axis=0).max()) if len(known) > 1 else 0.0
 
 
+_motions: weakref.WeakKeyDictionary[Facts, Motion | None] = weakref.WeakKeyDictionary()
+
+
 def motion(facts: Facts) -> Motion | None:
-    """Follow the gripper's position, or where that is not recorded the proprioceptive value that changes most."""
-    found: dict[str, dict[int, np.ndarray]] = {}
-    for step in facts.episode.steps:
-        for name, values in step.proprio.items():
-            found.setdefault(name, {})[step.number] = np.asarray(values, dtype=np.float64).reshape(-1)
-    known: list[Motion] = []
-    for name, at in found.items():
-        sizes = {len(values) for values in at.values()}
-        if len(at) > 1 and len(sizes) == 1 and sizes != {0}:
-            stack = np.array(list(at.values()))
-            if np.isfinite(stack).all():
-                is_place = name in _PLACES and sizes == {3}
-                known.append(Motion(name, is_place, at, float(np.ptp(stack, axis=0).max())))
-    # Velocities come back to the same value everywhere, and say nothing of where the robot is.
-    known = [one for one in known if "vel" not in one.name]
-    return max(known, key=lambda one: (one.metres, one.whole), default=None)
+    """Follow the gripper's position, or where that is not recorded the proprioceptive value that changes most.
+
+    Computed once for each `Facts`.
+    """
+    if facts not in _motions:
+        found: dict[str, dict[int, Sequence[float]]] = {}
+        for step in facts.episode.steps:
+            for name, values in step.proprio.items():
+                # Velocities come back to the same value everywhere, and say nothing of where the robot is.
+                if "vel" not in name:
+                    found.setdefault(name, {})[step.number] = values
+        places = [one for name in _PLACES if (one := _motion(name, found.get(name, {}))) and one.metres]
+        known = places or [one for name, at in found.items() if (one := _motion(name, at))]
+        _motions[facts] = max(known, key=lambda one: one.whole, default=None)
+    return _motions[facts]
+
+
+def _motion(name: str, at: Mapping[int, Sequence[float]]) -> Motion | None:
+    """How one proprioceptive value changed; None where it was not recorded alike at every step."""
+    sizes = {np.size(values) for values in at.values()}
+    if len(at) < 2 or len(sizes) > 1 or sizes == {0}:
+        return None
+    stack = np.array(list(at.values()), dtype=np.float64).reshape(len(at), -1)
+    if not np.isfinite(stack).all():
+        return None
+    metres = name in _PLACES and sizes == {3}
+    return Motion(name, metres, dict(zip(at, stack, strict=True)), float(np.ptp(stack, axis=0).max()))
 
 
 def repeats(view: View) -> list[tuple[int, ...]]:

@@ -228,7 +228,7 @@ class _Slot:
         groups: dict[tuple[str, str, tuple[float, ...], tuple[float, ...]], list[Match]] = {}
         for match in self.own.values():
             known = match.registration
-            if known.score >= MIN_SCORE:
+            if known.score >= MIN_SCORE and known.contrast >= MIN_CONTRAST:
                 groups.setdefault((match.camera, known.element, known.scales, known.offset), []).append(match)
         found: set[int] = set()
         for group in groups.values():
@@ -247,15 +247,17 @@ class _Slot:
 
     def _link(self, step: int, image: Frame) -> ImageLink:
         match = self.own.get(step)
+        if match is not None and match.registration.contrast < MIN_CONTRAST:
+            # Greys are exact, and even what is left in a black picture may correlate.
+            return ImageLink(step, self.slot, registration=match.registration, reason=_why_not(match.registration))
         if match is None or match.registration.score < MIN_SCORE:
-            dull = match is not None and match.registration.contrast < MIN_CONTRAST
-            earlier = None if dull or self.failed >= _TRIES else self._earlier(step, image)
+            earlier = None if self.failed >= _TRIES else self._earlier(step, image)
             if earlier is not None:
                 match = max((one for one in (match, earlier) if one), key=lambda one: one.registration.score)
             if match is None:
                 return ImageLink(step, self.slot, reason="no frame was recorded at its step or before")
             if match.registration.score < MIN_SCORE:
-                self.failed += not dull
+                self.failed += 1
                 return ImageLink(step, self.slot, registration=match.registration, reason=_why_not(match.registration))
         self.failed = 0
         best, first, last = self._steps_alike(step, match)

@@ -227,7 +227,14 @@ def windows_of(known: Registration, content: np.ndarray) -> list[tuple[float, fl
     Args:
         content: the part of the image that is not padding, as fractions: top left and bottom right, (2, 2).
     """
-    corners = np.array(known.offset) + content * np.array(known.scales)
+    return _windows_of(known.offset, known.scales, tuple(map(tuple, content.tolist())))
+
+
+@lru_cache(maxsize=256)
+def _windows_of(
+    offset: tuple[float, float], scales: tuple[float, float], content: tuple[tuple[float, float], ...]
+) -> list[tuple[float, float, float, float]]:
+    corners = np.array(offset) + np.array(content) * np.array(scales)
     return [_window(np.sort(move_points(inverse(element), corners), axis=0)) for element in ELEMENTS]
 
 

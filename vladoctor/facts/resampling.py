@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -162,10 +162,19 @@ def _compare(
     tried: dict[Way, float] = {}
     made: dict[Way, np.ndarray] = {}
 
+    through_jpeg: list[np.ndarray] = []
+
+    def source(way: Way) -> np.ndarray:
+        if not way.jpeg:
+            return frame
+        if not through_jpeg:
+            through_jpeg.append(_through_jpeg(frame))
+        return through_jpeg[0]
+
     def errors(ways: Sequence[Way]) -> float:
         for way in ways:
             if way not in tried:
-                made[way] = take(frame, way, image.shape[:2], window)
+                made[way] = take(source(way), replace(way, jpeg=False), image.shape[:2], window)
                 tried[way] = difference(image, made[way])
             if tried[way] <= good / 4.0:
                 break

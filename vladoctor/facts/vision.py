@@ -8,9 +8,11 @@ images within such a group compared.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,7 +102,7 @@ def _answer(query: Query) -> tuple[bool, Any]:
     """Whether an answer is known in every digit, and the answer; None for none."""
     if query.ids and len(query.margin) == len(query.ids):
         values = (query.margin, query.entropy, query.action_mass)
-        if all(np.isfinite(one).all() for one in values if one):
+        if all(map(math.isfinite, chain.from_iterable(values))):
             return True, (query.ids, *values)
     if query.ids:
         return False, query.ids
