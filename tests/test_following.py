@@ -1,0 +1,234 @@
+"""A single odd step in the middle of an episode is found, at its step, although queries are judged together.
+
+Episodes go through a trace, so that what is judged is what was measured when they were recorded, and once without that,
+as older recordings are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rendered import LIBERO, RIGHT, Rendered, facts, model_image, recorded, rendered, turned
+
+from vladoctor.check import Problem
+from vladoctor.checks import (
+    vd101_black_image,
+    vd102_frozen_image,
+    vd201_image_orientation,
+    vd203_channel_order,
+    vd205_pixel_normalisation,
+)
+from vladoctor.facts import Facts
+from vladoctor.facts.following import matches, track
+from vladoctor.facts.lags import image_ages
+from vladoctor.facts.links import image_links
+from vladoctor.facts.registration import register
+from vladoctor.facts.sampling import spread
+from vladoctor.records import Episode, Outcome
+from vladoctor.trace import TraceWriter, capture, pictures_of, read_episode
+
+BETWEEN = 8
+ODD = (1, 41, 86)
+"""Steps at which something is odd; episodes have 88."""
+
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def moving() -> list[Rendered]:
+    """Frames of an episode, blended between those that were rendered, so that no two are the same."""
+    shots: list[Rendered] = []
+    for one, other in pairwise(rendered("agentview")):
+        for part in np.arange(BETWEEN) / BETWEEN:
+            frame = np.rint((1 - part) * one.frame + part * other.frame).astype(np.uint8)
+            eef = tuple((1 - part) * np.array(one.eef) + part * np.array(other.eef))
+            shots.append(Rendered(frame, len(shots), eef))
+    return shots
+
+
+SHOTS = moving()
+IMAGES = [model_image(shot.frame, RIGHT) for shot in SHOTS]
+
+
+def stats_of(image: np.ndarray) -> dict[str, Any]:
+    values = (image.reshape(-1, 3) / 255.0 - MEAN) / STD
+    return {name: getattr(values, name)(axis=0).tolist() for name in ("mean", "min", "max")}
+
+
+STATS = [stats_of(image) for image in IMAGES]
+
+
+@pytest.fixture(params=["measured when recorded", "measured when judged"])
+def judged(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Facts]:
+    """Makes the facts of an episode, of frames, images and statistics that a test has changed."""
+
+    def make(
+        shots: Sequence[Rendered] = SHOTS, images: Sequence[np.ndarray] = IMAGES, stats: Sequence[Any] = STATS
+    ) -> Facts:
+        episode = recorded(shots, images=images, stats=stats)
+        if request.param == "measured when judged":
+            return facts(episode)
+        return facts(through_a_trace(episode, tmp_path / "episode.mcap"))
+
+    return make
+
+
+def through_a_trace(episode: Episode, path: Path) -> Episode:
+    with TraceWriter(path, episode.run, episode.task, full_every=0) as writer:
+        for step in episode.steps:
+            writer.write_step(step)
+        writer.close(Outcome("horizon", False, len(episode.steps)))
+    return read_episode(path)
+
+
+def problems(check: Any, made: Facts) -> list[Problem]:
+    return [verdict for verdict in check.judge(made, check.thresholds) if isinstance(verdict, Problem)]
+
+
+def changed(values: Sequence[Any], at: int, value: Any) -> list[Any]:
+    return [*values[:at], value, *values[at + 1 :]]
+
+
+def test_nothing_is_odd_in_a_healthy_episode(judged: Callable[..., Facts]) -> None:
+    made = judged()
+    for check in (vd101_black_image, vd102_frozen_image, vd201_image_orientation, vd203_channel_order):
+        assert problems(check.CHECK, made) == []
+    assert {(link.first, link.last) == (link.step, link.step) for link in image_links(made)} == {True}
+    (ages,) = image_ages(made)
+    assert (len(ages.decided) >= len(SHOTS) - 2, ages.stale) == (True, [])
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_black_frame(judged: Callable[..., Facts], odd: int) -> None:
+    made = judged(shots=changed(SHOTS, odd, replace(SHOTS[odd], frame=np.zeros_like(SHOTS[odd].frame))))
+    (found,) = problems(vd101_black_image.CHECK, made)
+    assert (found.first_step, found.last_step) == (odd, odd)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_black_image(judged: Callable[..., Facts], odd: int) -> None:
+    black = np.zeros_like(IMAGES[odd])
+    made = judged(images=changed(IMAGES, odd, black), stats=changed(STATS, odd, stats_of(black)))
+    (found,) = problems(vd101_black_image.CHECK, made)
+    assert (found.first_step, found.last_step) == (odd, odd)
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("element", ["flip-vertical", "identity", "transpose"])
+def test_one_turned_image(judged: Callable[..., Facts], odd: int, element: str) -> None:
+    made = judged(images=changed(IMAGES, odd, model_image(SHOTS[odd].frame, turned(element))))
+    found = {match.step: match.registration.element for match in matches(made)}
+    assert found == {step: element if step == odd else "rot180" for step in range(len(SHOTS))}
+
+
+def test_two_turned_images_are_named_at_the_first(judged: Callable[..., Facts]) -> None:
+    images = list(IMAGES)
+    for odd in (41, 60):
+        images[odd] = model_image(SHOTS[odd].frame, turned("flip-vertical"))
+    (found,) = problems(vd201_image_orientation.CHECK, judged(images=images))
+    assert (found.first_step, found.last_step) == (41, 60)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_other_crop(judged: Callable[..., Facts], odd: int) -> None:
+    made = judged(images=changed(IMAGES, odd, model_image(SHOTS[odd].frame, RIGHT, area=0.75)))
+    areas = {match.step: match.registration.scale**2 for match in matches(made)}
+    assert areas == pytest.approx({step: 0.75 if step == odd else 0.9 for step in range(len(SHOTS))}, abs=0.02)
+
+
+@pytest.mark.parametrize("odd", [41, 86])
+def test_one_stale_image(judged: Callable[..., Facts], odd: int) -> None:
+    made = judged(images=changed(IMAGES, odd, IMAGES[odd - 5]))
+    stale = [link for link in image_links(made) if not link.fresh]
+    assert [(link.step, link.first <= odd - 5 <= link.last) for link in stale] == [(odd, True)]
+    (ages,) = image_ages(made)
+    assert [(age.step, age.first <= odd - 5 <= age.last) for age in ages.stale] == [(odd, True)]
+
+
+def test_one_image_of_the_other_camera(tmp_path: Path) -> None:
+    wrist = rendered("wrist")
+    episode = recorded(SHOTS, images=changed(IMAGES, 41, model_image(wrist[1].frame, RIGHT)), stats=STATS)
+    for number, step in enumerate(episode.steps):
+        step.frames = {**step.frames, "robot0_eye_in_hand": capture(wrist[number % len(wrist)].frame, keep=False)}
+    made = facts(through_a_trace(episode, tmp_path / "episode.mcap"))
+    assert [link.step for link in image_links(made) if link.camera != "agentview"] == [41]
+
+
+@pytest.mark.parametrize("odd", [1, 41, 84])
+def test_three_frozen_frames(judged: Callable[..., Facts], odd: int) -> None:
+    shots = list(SHOTS)
+    for place in (1, 2, 3):
+        # The robot goes on.
+        eef = (shots[odd].eef[0] + 0.05 * place, *shots[odd].eef[1:])
+        shots[odd + place : odd + place + 1] = [Rendered(shots[odd].frame, odd + place, eef)]
+    (found,) = problems(vd102_frozen_image.CHECK, judged(shots=shots[: len(SHOTS)]))
+    assert found.first_step == odd
+
+
+@pytest.mark.parametrize("first", [2, 41, 70])
+def test_exchanged_channels_from_some_step_on(judged: Callable[..., Facts], first: int) -> None:
+    images = [image[..., ::-1] if step >= first else image for step, image in enumerate(IMAGES)]
+    (found,) = problems(vd203_channel_order.CHECK, judged(images=[np.ascontiguousarray(image) for image in images]))
+    assert (found.first_step, found.last_step) == (first, len(SHOTS) - 1)
+
+
+@pytest.mark.parametrize("first", [2, 41, 70])
+def test_values_without_normalisation_from_some_step_on(judged: Callable[..., Facts], first: int) -> None:
+    raw = [{name: (np.array(one[name]) * STD + MEAN).tolist() for name in one} for one in STATS]
+    profile = LIBERO.with_overrides({"image": {"pixel_mean": MEAN.tolist(), "pixel_std": STD.tolist()}})
+    made = judged(stats=[*STATS[:first], *raw[first:]])
+    (found,) = problems(vd205_pixel_normalisation.CHECK, Facts(made.episode, profile))
+    assert found.first_step == first
+
+
+def test_queries_together_say_what_each_would_say_by_itself(judged: Callable[..., Facts]) -> None:
+    """Scores and windows are those of a search, to what thumbnails can tell."""
+    made = judged()
+    for match in matches(made)[:: len(SHOTS) // 8]:
+        step, image = track(made).asked[match.step]
+        alone = register(step.frames["agentview"].grey, image.grey)
+        assert (match.registration.element, match.camera) == (alone.element, "agentview")
+        assert match.registration.score == pytest.approx(alone.score, abs=0.01)
+        assert match.registration.scales == pytest.approx(alone.scales, abs=0.012)
+
+
+def test_what_is_recorded_of_a_picture_spares_decoding_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    episode = through_a_trace(recorded(SHOTS, images=IMAGES, stats=STATS), tmp_path / "episode.mcap")
+    decoded: list[int] = []
+    for step in episode.steps:
+        for frame in pictures_of(step):
+            load = frame.load_thumbnail
+            monkeypatch.setattr(
+                frame, "load_thumbnail", lambda load=load, step=step: (decoded.append(step.number), load())[1]
+            )
+    made = facts(episode)
+    for check in (vd101_black_image, vd102_frozen_image, vd201_image_orientation):
+        assert problems(check.CHECK, made) == []
+    assert image_ages(made)
+    assert decoded == []
+
+
+def test_pictures_are_read_from_the_file_once_they_were_let_go(tmp_path: Path) -> None:
+    episode = through_a_trace(recorded(SHOTS[:3], images=IMAGES[:3]), tmp_path / "episode.mcap")
+    frames = [frame for step in episode.steps for frame in pictures_of(step)]
+    before = [(frame.thumbnail.copy(), frame.grey.copy(), frame.identity) for frame in frames]
+    for frame in frames:
+        frame.forget()
+    for frame, (thumbnail, grey, identity) in zip(frames, before, strict=True):
+        np.testing.assert_array_equal(frame.thumbnail, thumbnail)
+        np.testing.assert_array_equal(frame.grey, grey)
+        assert frame.identity == identity
+
+
+def test_a_stretch_is_looked_at_where_it_changed() -> None:
+    changes = np.zeros(100, bool)
+    changes[[30, 33, 70]] = True
+    assert spread(100, 5) == [0, 24, 49, 74, 99]
+    assert spread(100, 5, changes) == [0, 24, 30, 70, 99]
+    assert spread(3, 5, changes[:3]) == [0, 1, 2]
+    assert spread(0, 5) == []
