@@ -15,13 +15,16 @@ from typing import Any
 
 import jsonschema
 import pytest
+from rendered import recorded, rendered, turned
 
 from vladoctor import cli, matrix
 from vladoctor.errors import UserError
 from vladoctor.matrix import HEALTHY, difference, exit_status, plan, share, trials_of, upper_bound
+from vladoctor.records import Outcome
 from vladoctor.report.matrix import brief, make_display, print_matrix, section, to_markdown
 from vladoctor.runspec import RunSpec, load_run
 from vladoctor.schemas import load_schema
+from vladoctor.trace import TraceWriter
 
 PYTHON = sys.executable
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
@@ -391,6 +394,76 @@ def test_ctrl_c_keeps_what_is_complete() -> None:
     assert [row["fault"] for row in found["rows"]] == ["flip-vertical"]
     assert not Path("out/transpose").exists()
     assert not Path("out/.running").exists()
+
+
+@pytest.fixture
+def recorded_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A matrix folder with traces of a row, as it was left by another day's checks, and its run file."""
+    monkeypatch.chdir(tmp_path)
+    text = (FIXTURES / "runs" / "evidence.yaml").read_text()
+    # Of a model that need not be there any more.
+    text = text.replace("../tiny-openvla", "gone/tiny-openvla")
+    Path("run.yaml").write_text(f"{text}profile:\n  name: openvla-libero\nchecks:\n  select: [VD201]\n")
+    spec = load_run("run.yaml").with_options(tasks=["0"], episodes=1)
+    row = tmp_path / "out" / "flip-vertical" / "0"
+    episode = recorded(rendered("agentview"), orient=turned("flip-vertical"))
+    run = {**episode.run, "spec": json.loads(json.dumps(spec.to_json()))}
+    task = {**episode.task, "fault": "flip-vertical"}
+    with TraceWriter(row / "traces" / "task0-init30-ep0.mcap", run, task) as trace:
+        for step in episode.steps:
+            trace.write_step(step)
+        trace.close(Outcome("horizon", False, len(episode.steps)))
+    report = {
+        "run": {"spec": run["spec"], "versions": {}}, "failures": ["the disk was full"], "episodes": [],
+        "overall": {"findings": [], "checks": []},
+    }  # fmt: skip
+    (row / "report.json").write_text(json.dumps(report))
+    (row / "report.html").write_text("old")
+    return row
+
+
+def rejudge(*options: str) -> dict[str, Any]:
+    cli.run(["faults", "run.yaml", "--task", "0", "--episodes", "1", "--out", "out", "--rejudge", *options])
+    found: dict[str, Any] = json.loads(Path("out/matrix.json").read_text())
+    jsonschema.validate(found, load_schema("matrix"))
+    return found
+
+
+def test_rows_are_judged_again_without_a_loop(recorded_rows: Path) -> None:
+    found = rejudge()
+    assert [(row["fault"], row["state"], row["failures"]) for row in found["rows"]] == [
+        ("flip-vertical", "done", ["the disk was full"])
+    ]
+    assert found["complete"]
+    assert [trial["first"] for trial in found["trials"]] == ["VD201"]
+    report = json.loads((recorded_rows / "report.json").read_text())
+    jsonschema.validate(report, load_schema("report"))
+    assert "VD201" in (recorded_rows / "report.html").read_text()
+    assert report["episodes"][0]["trace"] == "traces/task0-init30-ep0.mcap"
+
+
+@pytest.mark.usefixtures("recorded_rows")
+def test_rows_are_judged_again_by_other_limits() -> None:
+    with Path("run.yaml").open("a") as run:
+        run.write("  thresholds:\n    VD201: {min_score: 1.5}\n")
+    found = rejudge("--fault", "flip-vertical")
+    assert [(trial["first"], trial["verdict"]) for trial in found["trials"]] == [(None, "nothing")]
+
+
+def test_a_row_whose_traces_are_gone_is_told_and_kept(recorded_rows: Path) -> None:
+    before = (recorded_rows / "report.json").read_text()
+    for trace in recorded_rows.rglob("*.mcap"):
+        trace.unlink()
+    (row,) = rejudge()["rows"]
+    assert row["state"] == "crashed"
+    assert "no trace" in row["error"]
+    assert (recorded_rows / "report.json").read_text() == before
+
+
+@pytest.mark.usefixtures("recorded_rows")
+def test_nothing_to_judge_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["faults", "run.yaml", "--out", "elsewhere", "--rejudge"]) == 2
+    assert "there is no row to judge again" in capsys.readouterr().err
 
 
 def test_options_without_a_run_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,9 @@ A row is `vladoctor diagnose RUN --fault NAME --task TASK`, run as a user runs i
 loop has a row for each task too. A row is made in `.running` and moved to its place when its report is written, so a
 row either is there as a whole or is run again: an interrupted matrix goes on where it stopped.
 
+With `again` no loop is run: rows that are there are judged once more from their traces, with the checks as they are now
+and the run file's limits and profile, and their reports replaced.
+
 What is counted is a trial: an episode, or the whole run of a row where the fault's check needs several episodes to say
 anything. Trials of healthy rows count false alarms. Two faults at once go by both names, "flip-vertical+gripper-raw":
 both their codes have to be root causes, and no third.
@@ -19,10 +22,11 @@ import statistics
 import subprocess
 import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from time import monotonic
@@ -135,6 +139,7 @@ def plan(
     tasks: Sequence[str] = (),
     episodes: int | None = None,
     healthy: int | None = None,
+    again: bool = False,
 ) -> Plan:
     """The rows of a matrix, the healthy ones first.
 
@@ -143,13 +148,15 @@ def plan(
         faults: names, of which `HEALTHY` is one, and two with `BOTH` between them; all and the healthy loop by default.
         episodes: of each task; at least as many as a fault needs. The run file's by default.
         healthy: of the healthy loop, of each task; 0 leaves it out. By default as many as of a fault.
+        again: nothing is to be run, so that the model need not be there.
 
     Raises:
         UserError: an unknown fault or task, or a run of somebody's own loop.
     """
     spec = spec.with_options(tasks=tasks)
     _, env = spec.own_loop()
-    spec.require_files()
+    if not again:
+        spec.require_files()
     known = all_faults()
     for name in (part for asked in faults for part in asked.split(BOTH)):
         if name not in known and name != HEALTHY:
@@ -177,16 +184,19 @@ def plan(
     return Plan(source, spec, tuple(jobs), left_out)
 
 
-def run_matrix(what: Plan, out: Path, *, workers: int, display: Display) -> dict[str, Any]:
+def run_matrix(what: Plan, out: Path, *, workers: int, display: Display, again: bool = False) -> dict[str, Any]:
     """Run the rows that are not below `out`, and count them all.
 
     Ctrl-C ends it with the rows that are complete; the matrix then says that it was interrupted.
+
+    Args:
+        again: judge the rows that are below `out` once more, and run none.
 
     Returns:
         the matrix, valid against `schemas/matrix.schema.json`.
 
     Raises:
-        UserError: `out` holds rows of another run.
+        UserError: `out` holds rows of another run, or there is nothing to judge again.
     """
     rows: dict[Job, dict[str, Any]] = {}
     trials: list[dict[str, Any]] = []
@@ -198,9 +208,15 @@ def run_matrix(what: Plan, out: Path, *, workers: int, display: Display) -> dict
         trials.extend(found)
         return row
 
-    kept = [job for job in what.jobs if (out / job.place / "report.json").is_file()]
+    there = [job for job in what.jobs if (out / job.place / "report.json").is_file()]
+    for job in there:
+        _require_same(what, job, out, ("model", "env") if again else ("model", "env", "profile", "checks"))
+    if again:
+        what = replace(what, jobs=tuple(there))
+        if not there:
+            raise UserError("there is no row to judge again", where=str(out), remedy="run it first, without --rejudge")
+    kept = [] if again else there
     for job in kept:
-        _require_same(what, job, out)
         take(Ended(job, 0.0))
     missing = [job for job in what.jobs if job not in rows]
     interrupted = False
@@ -208,7 +224,7 @@ def run_matrix(what: Plan, out: Path, *, workers: int, display: Display) -> dict
     for name, why in what.left_out.items():
         display.note(f"left out: {name}: {why}")
     try:
-        with _Workers(what.source, out, workers) as pool:
+        with _Judges(what.spec, out, workers) if again else _Workers(what.source, out, workers) as pool:
             for ended in pool.run(missing):
                 display.ended(take(ended), ended.seconds)
     except KeyboardInterrupt:
@@ -299,15 +315,67 @@ class _Workers:
                 self.running.discard(process)
 
 
-def _require_same(what: Plan, job: Job, out: Path) -> None:
-    """An earlier row has to be of the same model, tasks, checks and number of episodes."""
+class _Judges:
+    """Judges rows again, from their traces, in processes of their own."""
+
+    def __init__(self, spec: RunSpec, out: Path, count: int) -> None:
+        self.spec, self.out = spec, out
+        self.pool = ProcessPoolExecutor(count)
+
+    def __enter__(self) -> _Judges:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Ended]:
+        for future in as_completed([self.pool.submit(_judge_again, self.spec, job, self.out) for job in jobs]):
+            yield future.result()
+
+
+def _judge_again(spec: RunSpec, job: Job, out: Path) -> Ended:
+    began = monotonic()
+    try:
+        judge_row(spec.with_options(tasks=[job.task], episodes=job.episodes), out / job.place)
+    except UserError as error:
+        return Ended(job, monotonic() - began, str(error))
+    except Exception:  # noqa: BLE001 - one row must not cost all others
+        return Ended(job, monotonic() - began, traceback.format_exc()[-_TAIL:].strip())
+    return Ended(job, monotonic() - began)
+
+
+def judge_row(spec: RunSpec, place: Path) -> None:
+    """Judge the traces of a row again and replace its reports; what failed when it was run is kept.
+
+    Raises:
+        UserError: it has no traces.
+    """
+    from vladoctor.report.html import write_html
+    from vladoctor.report.json import write_json
+    from vladoctor.session import replay_session
+
+    before = _read(place / "report.json")
+    result = replay_session([place], spec=spec, out=place)
+    result = replace(result, failures=tuple(dict.fromkeys([*before["failures"], *result.failures])))
+    write_json(result, place / "report.json")
+    if (place / "report.html").is_file():
+        write_html(result, place / "report.html")
+
+
+def _require_same(what: Plan, job: Job, out: Path, sections: Sequence[str]) -> None:
+    """An earlier row has to be of the same model and tasks, number of episodes and, as a rule, checks."""
     path = out / job.place / "report.json"
     found = (_read(path).get("run") or {}).get("spec") or {}
+<<<<<<< HEAD
     spec = what.spec.with_options(tasks=[job.task], episodes=job.episodes)
     for fault, _ in _applied(job.fault):
         spec = fault.configure(spec) if fault.configure else spec
     asked = json.loads(json.dumps(spec.to_json()))
     for section in ("model", "env", "profile", "checks"):
+=======
+    asked = json.loads(json.dumps(what.spec.with_options(tasks=[job.task], episodes=job.episodes).to_json()))
+    for section in sections:
+>>>>>>> 7d16cd1 (Replay in several processes; a fault matrix can be judged again from its traces)
         for key in sorted({*(asked.get(section) or {}), *(found.get(section) or {})}):
             then, now = (found.get(section) or {}).get(key), (asked.get(section) or {}).get(key)
             if (section, key) == ("model", "path") and Path(str(then)).name == Path(str(now)).name:

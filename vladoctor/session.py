@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,15 @@ from vladoctor.versions import device_name, versions
 
 Parents = Mapping[int, int]
 """Process id -> that of the process that started it."""
+
+Task = tuple[Episode, Profile, "RunSpec | None"]
+"""An episode, and by what it is to be judged."""
+
+_forked: Sequence[Task] = ()
+"""What forked processes are to judge."""
+
+_HELD = 256 * 2**20
+"""Bytes of traces that are kept in memory between reading and judging; others are read again."""
 
 if TYPE_CHECKING:
     from vladoctor.adapters.libero import LiberoTask
@@ -81,20 +91,29 @@ def run_session(
     )
 
 
-def replay_session(traces: Sequence[Path], *, spec: RunSpec | None = None, out: Path | None = None) -> RunResult:
+def replay_session(
+    traces: Sequence[Path], *, spec: RunSpec | None = None, out: Path | None = None, workers: int = 1
+) -> RunResult:
     """Judge recorded episodes again, with the checks, thresholds and profile of `spec`, or of their own run.
 
     Args:
         traces: trace files or folders of them.
+        workers: see `judge_traces`.
 
     Raises:
         UserError: there is no trace at the place named.
     """
-    return judge_traces([found for trace in traces for found in find_traces(trace)], spec=spec, out=out)
+    found = [one for trace in traces for one in find_traces(trace)]
+    return judge_traces(found, spec=spec, out=out, workers=workers)
 
 
 def judge_traces(
-    paths: Sequence[Path], *, spec: RunSpec | None = None, out: Path | None = None, processes: Parents | None = None
+    paths: Sequence[Path],
+    *,
+    spec: RunSpec | None = None,
+    out: Path | None = None,
+    processes: Parents | None = None,
+    workers: int = 1,
 ) -> RunResult:
     """Judge recorded episodes, of one process or of several that belong together.
 
@@ -106,26 +125,33 @@ def judge_traces(
     Args:
         paths: trace files.
         processes: process id -> that of its parent, beside what the traces say.
+        workers: so many processes judge, each some of the episodes, where processes can be forked.
     """
-    diagnoses: list[Diagnosis] = []
     profiles: list[Profile] = []
     failures: list[str] = []
     run: dict[str, Any] = {}
     shown = spec
     episodes: list[Episode] = []
+    held = 0
     for path in paths:
         try:
             episodes.append(read_episode(path))
         except UserError as error:
             failures.append(str(error))
+            continue
+        held += path.stat().st_size
+        if held > _HELD or workers > 1:
+            _forget_pictures(episodes[-1])
     kept, notes = _set_aside(join_servers(episodes), processes or {})
+    tasks: list[Task] = []
     for episode in kept:
         asked = spec or recorded_run(episode.run.get("spec") or {})
         shown = shown or asked
         profile = choose_profile(episode.run, asked, str(episode.task.get("suite") or ""))
         run = run or {**episode.run, "fault": episode.task.get("fault", ""), "profile": _profile_info(profile)}
-        diagnoses.append(judge(episode, profile, asked))
+        tasks.append((episode, profile, asked))
         profiles.append(profile)
+    diagnoses = _judged(tasks, workers)
     return RunResult(
         spec=shown,
         run=run,
@@ -170,6 +196,25 @@ def _set_aside(episodes: Sequence[Episode], parents: Parents) -> tuple[list[Epis
             plural = f"{len(group)} recordings" if len(group) > 1 else "1 recording"
             notes.append(f"not judged: {plural} {what}")
     return [one for one in episodes if id(one) not in aside], notes
+
+
+def _judged(tasks: Sequence[Task], workers: int) -> list[Diagnosis]:
+    if min(workers, len(tasks)) < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return [judge(*task) for task in tasks]
+    # A forked process has the episodes already, and sends back what it says of them, without them.
+    global _forked
+    _forked = tasks
+    try:
+        with multiprocessing.get_context("fork").Pool(min(workers, len(tasks))) as pool:
+            found = pool.map(_judge_forked, range(len(tasks)), chunksize=max(1, len(tasks) // (8 * workers)))
+    finally:
+        _forked = ()
+    return [replace(diagnosis, episode=task[0]) for diagnosis, task in zip(found, tasks, strict=True)]
+
+
+def _judge_forked(place: int) -> Diagnosis:
+    nothing = Episode({}, {}, (), Outcome("interrupted", False, 0))
+    return replace(judge(*_forked[place]), episode=nothing)
 
 
 def judge(episode: Episode, profile: Profile, spec: RunSpec | None = None) -> Diagnosis:

@@ -314,9 +314,10 @@ def _diagnose_program(spec: RunSpec, folder: Path, form: str, status_of: str) ->
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRACE...")
 @click.option("--run", "run_file", metavar="RUN", help="Run file to take checks, thresholds and profile from.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write the report into; none by default.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes that judge; one by default.")
 @_format_option
 @_traceback_option
-def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, form: str) -> int:
+def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, workers: int, form: str) -> int:
     """Judge recorded episodes again: trace files, or folders of them. Needs neither simulator nor GPU."""
     spec = None
     if run_file is not None:
@@ -329,7 +330,7 @@ def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, for
         from vladoctor.session import replay_session
 
         try:
-            result = replay_session(traces, spec=spec, out=out)
+            result = replay_session(traces, spec=spec, out=out, workers=workers)
         except UserError as error:
             if spec is not None:
                 _locate(error, spec, {})
@@ -366,6 +367,7 @@ def fingerprint(sources: tuple[str, ...], out: Path) -> None:
 @click.option("--episodes", type=click.IntRange(min=1), help="Episodes of each task; more where a fault needs more.")
 @click.option("--healthy", type=click.IntRange(min=0), help="Episodes of each task without a fault; 0 for none.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes at a time; by default one for each core.")
+@click.option("--rejudge", is_flag=True, help="Run nothing: judge the rows that are there again, from their traces.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the matrix; by default the run file's, with -faults."
 )
@@ -380,6 +382,7 @@ def faults(
     episodes: int | None,
     healthy: int | None,
     workers: int | None,
+    rejudge: bool,
     out: Path | None,
     form: str,
 ) -> int:
@@ -387,13 +390,14 @@ def faults(
 
     With RUN, a run file, apply every fault to it in turn, each on every task and init state of the run, and count what
     is said: FOLDER/matrix.json, FOLDER/matrix.md, and each run's own report below FOLDER. What is there already is not
-    run again.
+    run again; with --rejudge it is judged again, by the checks as they are now and the limits and profile of RUN.
 
     Exit status with RUN: 0 every fault was named first and the healthy loop left in peace, 1 not so, 2 a run or a check
     crashed.
     """
     if run_file is None:
-        if names or pairs or tasks or episodes or healthy is not None or workers or out or form != "text":
+        given = names or pairs or tasks or episodes or healthy is not None or workers or rejudge or out
+        if given or form != "text":
             raise click.UsageError(
                 "name a run file to try faults on: vladoctor faults RUN", click.get_current_context()
             )
@@ -408,9 +412,15 @@ def faults(
     _require_writable(folder)
     with _stdout_to_stderr():
         what = plan(
-            run_file, spec, faults=(*names, *(PAIRS if pairs else ())), tasks=tasks, episodes=episodes, healthy=healthy
+            run_file,
+            spec,
+            faults=(*names, *(PAIRS if pairs else ())),
+            tasks=tasks,
+            episodes=episodes,
+            healthy=healthy,
+            again=rejudge,
         )
-        found = run_matrix(what, folder, workers=workers or _cores(), display=make_display())
+        found = run_matrix(what, folder, workers=workers or _cores(), display=make_display(), again=rejudge)
         written = write_matrix(found, folder)
     if form == "json":
         _print_json(found)
