@@ -1,8 +1,11 @@
 """How fast recorded episodes are judged again, and what takes the time: the section `judging` of docs/evidence.md.
 
-    python benchmarks/judging.py TRACE_OR_FOLDER... --write docs/evidence.md
+    python benchmarks/judging.py --write docs/evidence.md
+    python benchmarks/judging.py TRACE_OR_FOLDER... --episodes 100
 
-Copies of the recordings named are judged as `vladoctor replay` judges them, one after the other on one core, until
+Without traces, a set of different ones is recorded first below --record, by `vladoctor faults`: the reference loop as
+it is, and with faults spread over the catalogue, one episode each, to success or the horizon. What is there already is
+not recorded again. Copies of the set are judged as `vladoctor replay` judges them, in one process on one core, until
 there are --episodes of them. Steps are policy steps; times are the processor's. Reading (records and those pictures
 that a check asks for) is part of it; what each check takes is measured in turn, so a fact that several checks share is
 counted where it is measured first.
@@ -20,48 +23,85 @@ import cProfile  # noqa: E402
 import io  # noqa: E402
 import platform  # noqa: E402
 import pstats  # noqa: E402
+import resource  # noqa: E402
 import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 import tempfile  # noqa: E402
 from collections import defaultdict  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from itertools import cycle, islice  # noqa: E402
 from pathlib import Path  # noqa: E402
 from time import process_time  # noqa: E402
 
 from evidence import write_section  # noqa: E402
 
+from vladoctor.check import all_faults  # noqa: E402
 from vladoctor.diagnosis import run_check  # noqa: E402
 from vladoctor.facts import Facts  # noqa: E402
 from vladoctor.facts.coverage import coverage  # noqa: E402
 from vladoctor.facts.links import summary  # noqa: E402
+from vladoctor.facts.sampling import spread  # noqa: E402
 from vladoctor.runspec import recorded_run  # noqa: E402
 from vladoctor.session import choose_profile, judge, judge_run, replay_session, selected_checks  # noqa: E402
 from vladoctor.trace import find_traces, read_episode  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ROOT / "fixtures" / "runs" / "evidence.yaml"
 
 SHOWN = 12
 """Checks in the table."""
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """What judging so many copies took: seconds of one core, and the most memory."""
+
+    episodes: int
+    steps: int
+    seconds: float
+    gigabytes: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("traces", nargs="+", type=Path)
+    parser.add_argument("traces", nargs="*", type=Path)
+    parser.add_argument("--record", type=Path, default=Path("reports/judging"), help="where the set is recorded")
+    parser.add_argument("--healthy", type=int, default=10, help="healthy episodes of the set")
+    parser.add_argument("--faults", type=int, default=20, help="episodes with a fault, another one each")
+    parser.add_argument("--workers", type=int, default=1, help="processes that record")
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--write", type=Path, help="Markdown file whose section `judging` is replaced")
     parser.add_argument("--profile", action="store_true", help="print where the time goes, by function")
     arguments = parser.parse_args()
-    traces = [found for trace in arguments.traces for found in find_traces(trace)]
+    if not arguments.traces:
+        record(arguments.record, arguments.healthy, arguments.faults, arguments.workers)
+    traces = [found for trace in arguments.traces or [arguments.record] for found in find_traces(trace)]
     if arguments.profile:
         print(profiled(traces))
         return
-    seconds, steps = replayed(traces, arguments.episodes)
-    parts, sampled = by_part(traces)
-    text = section(traces, arguments.episodes, seconds, steps, parts, sampled)
+    found = replayed(traces, arguments.episodes)
+    text = section(traces, found, *by_part(traces))
     if arguments.write:
         write_section(arguments.write, "judging", text)
     print(text)
 
 
-def replayed(traces: list[Path], episodes: int) -> tuple[float, int]:
-    """Seconds and policy steps of judging a folder of so many copies, as `vladoctor replay` does."""
+def record(folder: Path, healthy: int, faults: int, workers: int) -> None:
+    """Record the set: task 0 of the run, the healthy loop from several init states, each fault from the first."""
+    single = [name for name, (fault, _) in all_faults().items() if fault.episodes == 1]
+    chosen = [single[place] for place in spread(len(single), faults)]
+    command = [sys.executable, "-m", "vladoctor", "faults", str(RUN), "--task", "0", "--episodes", "1"]
+    command += ["--healthy", str(healthy), "--fault", "healthy", "--workers", str(workers), "--out", str(folder)]
+    for name in chosen:
+        command += ["--fault", name]
+    status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if status not in (0, 1):  # 1: some fault was not named first, which is no matter here
+        raise SystemExit(f"recording ended with status {status}")
+
+
+def replayed(traces: list[Path], episodes: int) -> Replayed:
+    """Judge a folder of so many copies, as `vladoctor replay` does."""
     with tempfile.TemporaryDirectory(prefix="vladoctor-judging-") as folder:
         for number, trace in enumerate(islice(cycle(traces), episodes)):
             shutil.copyfile(trace, Path(folder) / f"{number:05d}.mcap")
@@ -71,7 +111,9 @@ def replayed(traces: list[Path], episodes: int) -> tuple[float, int]:
         seconds = process_time() - began
     if result.failures:
         raise SystemExit(result.failures[0])
-    return seconds, sum(len(list(one.episode.policy_steps())) for one in result.diagnoses)
+    steps = sum(len(list(one.episode.policy_steps())) for one in result.diagnoses)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return Replayed(len(result.diagnoses), steps, seconds, most)
 
 
 def by_part(traces: list[Path]) -> tuple[dict[str, float], int]:
@@ -117,24 +159,38 @@ def profiled(traces: list[Path]) -> str:
     return text.getvalue()
 
 
-def section(
-    traces: list[Path], episodes: int, seconds: float, steps: int, parts: dict[str, float], sampled: int
-) -> str:
+def section(traces: list[Path], found: Replayed, parts: dict[str, float], sampled: int) -> str:
     total = sum(parts.values())
     dearest = sorted(parts.items(), key=lambda part: -part[1])[:SHOWN]
-    rows = [f"| {name} | {1e3 * each / sampled:.3f} | {100 * each / total:.0f} % |" for name, each in dearest]
+    rows = [f"| {name} | {1e6 * each / sampled:.0f} | {100 * each / total:.0f} % |" for name, each in dearest]
     rest = total - sum(each for _, each in dearest)
+    faulty = sum(bool(read_episode(trace).task.get("fault")) for trace in traces)
+    size = sum(trace.stat().st_size for trace in traces) / sampled
+    kinds = f"{len(traces) - faulty} healthy, {faulty} with a fault"
     return "\n".join(
         [
-            f"{platform.machine()}, Python {platform.python_version()}, one core. {episodes} episodes, copies of "
-            f"{len(traces)}, {steps} policy steps: {seconds:.1f} s, **{steps / seconds:.0f} steps a second**.",
+            f"{processor()}, Python {platform.python_version()}, one process, one core. {found.episodes} episodes of "
+            f"{found.steps} policy steps, copies of {len(traces)} different recordings ({kinds}; "
+            f"{sampled / len(traces):.0f} policy steps on average, {size / 1e3:.0f} KB a step): "
+            f"{found.seconds:.1f} s, **{found.steps / found.seconds:.0f} steps a second**, {found.gigabytes:.1f} GB of "
+            "memory.",
             "",
-            "| part | ms a step | share |",
+            "| part | us a step | share |",
             "|---|---|---|",
             *rows,
-            f"| the other {len(parts) - SHOWN} | {1e3 * rest / sampled:.3f} | {100 * rest / total:.0f} % |",
+            f"| the other {len(parts) - SHOWN} | {1e6 * rest / sampled:.0f} | {100 * rest / total:.0f} % |",
         ]
     )
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()})" if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -302,7 +302,8 @@ def test_full_frames_are_used_where_both_were_kept() -> None:
     shot = rendered("agentview")[0]
     episode = recorded([shot])
     step = episode.steps[0]
-    image = model_image(shot.frame, turned("rot180"), size=224)
+    # Another crop than is expected, for which thumbnails would do.
+    image = model_image(shot.frame, turned("rot180"), size=224, area=0.8)
     assert step.query is not None
     step.query.image = picture(image, full=True)
     full = replace(step, frames={"agentview": picture(shot.frame, full=True)})

@@ -158,13 +158,7 @@ def find_view(steps: Sequence[Step], camera: str, geometry: Mapping[str, Any] | 
     hand = np.array([step.proprio[EEF] for step in seen])[:, None] + np.array([(0.0, 0.0, up) for up in _HAND])
     points = project(hand, geometry)
     pairs = _pairs(points[:, 0])
-    chosen = sorted({index for pair in pairs for index in pair})
-    pictures = greys([seen[index].frames[camera] for index in chosen], _SIZE) if chosen else ()
-    frames = dict(zip(chosen, pictures, strict=True))
-    gains = [
-        _gain(frames[before], frames[after], np.concatenate([points[before], points[after]])) for before, after in pairs
-    ]
-    useful = _scores([gain for gain in gains if gain is not None])
+    useful = _scores(seen, camera, pairs, points) if pairs else np.empty((0, len(ELEMENTS)))
     if len(useful) < MIN_PAIRS:
         what = "the gripper did not move enough before" if len(pairs) < MIN_PAIRS else "hardly anything changed in"
         return RawView(pairs=len(useful), reason=f"{what} camera {camera}")
@@ -194,26 +188,30 @@ def _pairs(path: np.ndarray) -> list[tuple[int, int]]:
     return [pairs[index] for index in keep]
 
 
-def _gain(before: np.ndarray, after: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Which share of the changes each pixel has, and the log-likelihood ratio of a change there; None without any."""
-    change = np.abs(after - before)
-    change = np.maximum(change - _NOISE - 2.0 * np.median(change), 0.0)
-    total = change.sum()
-    if total < _LEAST_CHANGE:
-        return None
+def _scores(seen: Sequence[Step], camera: str, pairs: Sequence[tuple[int, int]], points: np.ndarray) -> np.ndarray:
+    """Mean log-likelihood ratio of the changed pixels of each pair under each element; pairs without changes left out.
+
+    Args:
+        points: float64 (steps, heights, 2), where hand and wrist are.
+    """
+    chosen = sorted({index for pair in pairs for index in pair})
+    pictures = greys([seen[index].frames[camera] for index in chosen], _SIZE)
+    place = {index: row for row, index in enumerate(chosen)}
+    before, after = (np.array([place[pair[end]] for pair in pairs]) for end in (0, 1))
+    change = np.abs(pictures[after] - pictures[before])
+    noise = _NOISE + 2.0 * np.median(change.reshape(len(pairs), -1), axis=1)
+    change = np.maximum(change - noise[:, None, None], 0.0).astype(np.float64)
+    around = np.concatenate([points[[first for first, _ in pairs]], points[[last for _, last in pairs]]], axis=1)
     centres = (np.arange(_SIZE) + 0.5) / _SIZE
-    across = np.exp(-0.5 * ((centres - points[:, :1]) / _SPREAD) ** 2)
-    along = np.exp(-0.5 * ((centres - points[:, 1:]) / _SPREAD) ** 2)
-    expected = np.nan_to_num(across).T @ np.nan_to_num(along)
-    if expected.sum() < 1e-6:
-        return None
-    density = (1.0 - _ELSEWHERE) * expected / expected.sum() + _ELSEWHERE / _SIZE**2
-    return change.astype(np.float64) / total, np.log(density * _SIZE**2)
-
-
-def _scores(gains: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Mean log-likelihood ratio of the changed pixels of each pair under each element, (pairs, 8)."""
-    if not gains:
+    # Nothing is expected of points behind the camera.
+    spreads = np.exp(-0.5 * ((centres - around[..., None]) / _SPREAD) ** 2)
+    across, along = np.moveaxis(np.where(np.isfinite(spreads), spreads, 0.0), 2, 0)
+    expected = across.transpose(0, 2, 1) @ along
+    total, whole = change.sum(axis=(1, 2)), expected.sum(axis=(1, 2))
+    told = (total >= _LEAST_CHANGE) & (whole >= 1e-6)
+    if not told.any():
         return np.empty((0, len(ELEMENTS)))
-    changes, ratios = (np.stack(each) for each in zip(*gains, strict=True))
-    return under_elements(changes, ratios, [ELEMENTS.index(inverse(element)) for element in ELEMENTS]).T
+    change, expected = change[told] / total[told, None, None], expected[told] / whole[told, None, None]
+    density = (1.0 - _ELSEWHERE) * expected + _ELSEWHERE / _SIZE**2
+    gains = np.log(density * _SIZE**2)
+    return under_elements(change, gains, [ELEMENTS.index(inverse(element)) for element in ELEMENTS]).T

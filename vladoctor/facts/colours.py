@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vladoctor.records import Frame
 
 _SIZE = 32
-_MOST, _FEW = 40, 12
+_MOST, _FEW = 40, 8
 """So many images of a slot are looked at, spread over the episode; a few where exchanged channels would show in the
 mean colour, as then every change of it is seen."""
 
@@ -73,7 +73,8 @@ def channel_order(raw: np.ndarray, image: np.ndarray, found: Registration) -> tu
     """
     scene, seen = (_chroma(one) for one in aligned(raw, image, found, _SIZE))
     both = np.sqrt((scene**2).sum() * (seen**2).sum())
-    scores = np.array([(scene[:, order] * seen).sum() for order in _ORDERS]) / max(float(both), 1e-6)
+    products = scene @ seen.T
+    scores = np.array([products[order, range(3)].sum() for order in _ORDERS]) / max(float(both), 1e-6)
     best, second = np.argsort(-scores)[:2]
     chroma = float(min(scene.std(), seen.std()))
     name = "".join("RGB"[channel] for channel in _ORDERS[best])
@@ -114,8 +115,8 @@ def _chosen(pairs: Sequence[tuple[ImageLink, Frame, Frame]]) -> list[int]:
 
 
 def _chroma(picture: np.ndarray) -> np.ndarray:
-    """What is left of float (h, w, 3) without all that goes along with the pixels' brightness: (h * w, 3)."""
-    flat = picture.reshape(-1, 3)
-    flat = flat - flat.mean(axis=0)
-    grey = flat.mean(axis=1)
-    return np.asarray(flat - np.outer(grey, grey @ flat / max(float(grey @ grey), 1e-6)))
+    """What is left of float (h, w, 3) without all that goes along with the pixels' brightness: (3, h * w)."""
+    flat = np.ascontiguousarray(picture.transpose(2, 0, 1)).reshape(3, -1)
+    flat -= flat.mean(axis=1, keepdims=True)
+    grey = (flat[0] + flat[1] + flat[2]) / 3.0
+    return np.asarray(flat - np.outer(flat @ grey / max(float(grey @ grey), 1e-6), grey))

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 IMAGE = ""
 """Slot of a query's own image; others are named as in `Query.more_images`."""
 
-_FIRST_BLOCK, _LAST_BLOCK = 4, 64
+_FIRST_BLOCK, _LAST_BLOCK = 16, 64
 """Queries that are confirmed at once, at first and in the end."""
 
 _KEPT = 7
@@ -309,7 +309,7 @@ class Track:
         )
         if best.registration.element != self.guess.element or best.registration.score < MIN_SCORE:
             return None
-        scales, offset = placed(best.registration.element, self._refined(place, best, 2 * _STEPS), WHOLE)
+        scales, offset = placed(best.registration.element, self._refined(place, best, _STEPS), WHOLE)
         found = replace(best, registration=replace(best.registration, scales=scales, offset=offset))
         found = replace(best, registration=self.look(at, best.camera, found.registration)[0])
         found_at = found.registration

@@ -176,7 +176,7 @@ def _compare(
             if way not in tried:
                 made[way] = take(source(way), replace(way, jpeg=False), image.shape[:2], window)
                 tried[way] = difference(image, made[way])
-            if tried[way] <= good / 4.0:
+            if tried[way] <= good / 3.0:
                 break
         return min(tried.values())
 
