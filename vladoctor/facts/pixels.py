@@ -39,7 +39,7 @@ OTHERS = "with "
 """Begins the name of a line with other statistics."""
 
 _SIZE = 32
-_MOST = 12
+_MOST = 8
 """So many queries are looked at, spread over the episode, and each where the values are other than before it."""
 
 _JUMP = 0.15, 0.5, 0.5
