@@ -220,7 +220,7 @@ def test_pictures_are_read_from_the_file_once_they_were_let_go(tmp_path: Path) -
     frames = [frame for step in episode.steps for frame in pictures_of(step)]
     before = [(frame.thumbnail.copy(), frame.grey.copy(), frame.identity) for frame in frames]
     for frame in frames:
-        frame.forget()
+        frame.release()
     for frame, (thumbnail, grey, identity) in zip(frames, before, strict=True):
         np.testing.assert_array_equal(frame.thumbnail, thumbnail)
         np.testing.assert_array_equal(frame.grey, grey)

@@ -63,8 +63,12 @@ class Frame:
 
     def forget(self) -> None:
         """Drop the decoded pictures; they are loaded again where they are looked at again."""
-        for name in ("thumbnail", "grey", "full"):
+        for name in ("thumbnail", "grey", "full", "identity"):
             self.__dict__.pop(name, None)
+
+    def release(self) -> None:
+        """Keep nothing of the pictures in memory that stands in a file, which has to stay where it is."""
+        self.forget()
 
     @property
     def best(self) -> np.ndarray:

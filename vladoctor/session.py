@@ -23,7 +23,7 @@ from vladoctor.profiles import Profile, find_profile, load_profile
 from vladoctor.records import Episode, Outcome
 from vladoctor.result import Progress, RunResult, Silent
 from vladoctor.runspec import recorded_run
-from vladoctor.trace import TraceWriter, find_traces, read_episode
+from vladoctor.trace import TraceWriter, find_traces, pictures_of, read_episode
 from vladoctor.versions import device_name, versions
 
 Parents = Mapping[int, int]
@@ -140,8 +140,10 @@ def judge_traces(
             failures.append(str(error))
             continue
         held += path.stat().st_size
-        if held > _HELD or workers > 1:
-            _forget_pictures(episodes[-1])
+        if held > _HELD:
+            for step in episodes[-1].steps:
+                for frame in pictures_of(step):
+                    frame.release()
     kept, notes = _set_aside(join_servers(episodes), processes or {})
     tasks: list[Task] = []
     for episode in kept:
@@ -237,7 +239,7 @@ def judge_run(diagnoses: Sequence[Diagnosis], profiles: Sequence[Profile], spec:
 def _forget_pictures(episode: Episode) -> None:
     """Decoded pictures are some 7 MB an episode, and a run can have hundreds; reports decode the few that they show."""
     for step in episode.steps:
-        for frame in (*step.frames.values(), *([step.query.image] if step.query and step.query.image else ())):
+        for frame in pictures_of(step):
             frame.forget()
 
 

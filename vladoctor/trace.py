@@ -36,6 +36,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -385,7 +386,7 @@ def read_episode(path: Path | str) -> Episode:
     """Read a trace, as far as it goes.
 
     Step numbers are counted from the first query; steps before it are negative, all of them if there is none. Pictures
-    are loaded when they are looked at: from memory, or once `Frame.forget` was called, from the file.
+    are loaded when they are looked at: from memory, or once `Frame.release` was called, from the file.
 
     Raises:
         UserError: there is no such file, it is not a trace, or a newer vladoctor wrote it.
@@ -645,7 +646,7 @@ def _profile(data: bytes) -> str | None:
 
 
 class _Data:
-    """The bytes of a trace: in memory until they are released, then read from the file part by part.
+    """The bytes of a trace: in memory, or once they were released only while they are looked at.
 
     Args:
         path: the file; None of bytes that stand in none, which are never released.
@@ -654,6 +655,7 @@ class _Data:
     def __init__(self, data: bytes, path: Path | None = None) -> None:
         self.path = path
         self._bytes: bytes | None = data
+        self._released = False
 
     @property
     def held(self) -> bytes:
@@ -672,7 +674,11 @@ class _Data:
             return file.read(stop - start)
 
     def release(self) -> None:
-        if self.path is not None:
+        """From now on, let go at every `forget`."""
+        self._released = self.path is not None
+
+    def forget(self) -> None:
+        if self._released:
             self._bytes = None
 
 
@@ -877,13 +883,17 @@ class _Recorded(Frame):
     def load_full(self) -> Callable[[], np.ndarray] | None:  # type: ignore[override]
         return None if self._full is None else self._read_full
 
-    @property
+    @cached_property
     def identity(self) -> bytes:
         return _picture_at(self._thumbnail)
 
     def forget(self) -> None:
         super().forget()
+        self._thumbnail[0].forget()
+
+    def release(self) -> None:
         self._thumbnail[0].release()
+        self.forget()
 
     def _read_grey(self) -> np.ndarray:
         assert self._grey is not None
