@@ -57,7 +57,7 @@ class Session(types.ModuleType):
         (out / "traces" / "task0-init30-ep0.mcap").touch()
         return self._end()
 
-    def replay_session(self, traces: Sequence[Path], *, spec: Any, out: Path | None) -> RunResult:
+    def replay_session(self, traces: Sequence[Path], *, spec: Any, out: Path | None, workers: int) -> RunResult:
         self.called = {"spec": spec, "traces": traces, "out": out}
         print("printed by a library")
         return self._end()
