@@ -124,7 +124,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if not decided:
         yield Abstention(_why_undecided(found, limits))
         return
-    needed = {link.camera: needed_element(facts, link.camera, expected) for link in decided}
+    needed = {camera: needed_element(facts, camera, expected) for camera in {link.camera for link in decided}}
     wrong = [link for link in decided if link.lies.element != needed[link.camera]]
     if len(wrong) >= max(limits["min_share"] * len(decided), min(2, len(decided))):
         yield _problem(facts, wrong, decided, expected, limits)

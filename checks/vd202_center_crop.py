@@ -55,7 +55,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
-from vladoctor.facts.following import Match, matches
+from vladoctor.facts.following import Match, matches, track
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
@@ -118,8 +118,8 @@ def _fits(facts: Facts, match: Match, side: float, tolerance: float) -> bool:
 
 def _turned_shape(facts: Facts, match: Match) -> tuple[int, int]:
     """Height and width of the raw frame as it lies under the model's image."""
-    step = next(step for step in facts.episode.steps if step.number == match.step)
-    height, width = step.frames[match.camera].shape
+    camera = track(facts).camera(match.camera)
+    height, width = camera.frames[camera.places[match.step]].shape
     turned = match.registration.element in ("rot90", "rot270", "transpose", "anti-transpose")
     return (width, height) if turned else (height, width)
 
