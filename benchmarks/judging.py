@@ -164,16 +164,19 @@ def section(traces: list[Path], found: Replayed, parts: dict[str, float], sample
     dearest = sorted(parts.items(), key=lambda part: -part[1])[:SHOWN]
     rows = [f"| {name} | {1e6 * each / sampled:.0f} | {100 * each / total:.0f} % |" for name, each in dearest]
     rest = total - sum(each for _, each in dearest)
-    faulty = sum(bool(read_episode(trace).task.get("fault")) for trace in traces)
+    recorded = [read_episode(trace) for trace in traces]
+    faulty = sum(bool(episode.task.get("fault")) for episode in recorded)
+    seen = sum(bool(step.frames) for episode in recorded for step in episode.policy_steps())
     size = sum(trace.stat().st_size for trace in traces) / sampled
+    where = f"{processor()}, Python {platform.python_version()}, one process on one core"
     kinds = f"{len(traces) - faulty} healthy, {faulty} with a fault"
+    steps = f"{sampled / len(traces):.0f} policy steps on average, {seen / sampled:.0%} of them with a frame"
     return "\n".join(
         [
-            f"{processor()}, Python {platform.python_version()}, one process, one core. {found.episodes} episodes of "
-            f"{found.steps} policy steps, copies of {len(traces)} different recordings ({kinds}; "
-            f"{sampled / len(traces):.0f} policy steps on average, {size / 1e3:.0f} KB a step): "
-            f"{found.seconds:.1f} s, **{found.steps / found.seconds:.0f} steps a second**, {found.gigabytes:.1f} GB of "
-            "memory.",
+            f"{where}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores. {found.episodes} episodes of "
+            f"{found.steps} policy steps, copies of {len(traces)} different recordings ({kinds}; {steps}, "
+            f"{size / 1e3:.0f} KB a step): {found.seconds:.1f} s, **{found.steps / found.seconds:.0f} steps a second**, "
+            f"{found.gigabytes:.1f} GB of memory.",
             "",
             "| part | us a step | share |",
             "|---|---|---|",
