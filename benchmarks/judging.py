@@ -175,8 +175,8 @@ def section(traces: list[Path], found: Replayed, parts: dict[str, float], sample
         [
             f"{where}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores. {found.episodes} episodes of "
             f"{found.steps} policy steps, copies of {len(traces)} different recordings ({kinds}; {steps}, "
-            f"{size / 1e3:.0f} KB a step): {found.seconds:.1f} s, **{found.steps / found.seconds:.0f} steps a second**, "
-            f"{found.gigabytes:.1f} GB of memory.",
+            f"{size / 1e3:.0f} KB a step): {found.seconds:.1f} s, **{found.steps / found.seconds:.0f} steps a "
+            f"second**, {found.gigabytes:.1f} GB of memory.",
             "",
             "| part | us a step | share |",
             "|---|---|---|",
