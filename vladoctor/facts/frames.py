@@ -250,9 +250,13 @@ def repeats(view: View) -> list[tuple[int, ...]]:
 
     Pictures are compared as recorded: a thumbnail of 64 pixels through JPEG, which is the same for the same frame.
     """
-    groups: dict[bytes, list[int]] = {}
+    alike: dict[bytes, list[int]] = {}
     for place, frame in enumerate(view.frames):
-        groups.setdefault(frame.identity, []).append(place)
+        alike.setdefault(frame.grey.tobytes(), []).append(place)
+    groups: dict[bytes, list[int]] = {}
+    for places in alike.values():
+        for place in places if len(places) > 1 else ():
+            groups.setdefault(view.frames[place].identity, []).append(place)
     return [tuple(places) for places in groups.values() if len(places) > 1]
 
 

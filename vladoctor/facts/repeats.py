@@ -91,14 +91,16 @@ def longest_repeat(episode: Episode, period: int = 1) -> Run | None:
 
 def twins(episode: Episode) -> tuple[int, list[Twins]]:
     """How many queries were asked the same as one before, and those of them whose answers differ from that one's."""
-    first: dict[tuple[object, ...], tuple[int, Query]] = {}
+    first: dict[tuple[object, ...], list[tuple[int, Query]]] = {}
     count, found = 0, []
     for step, query in episode.queries():
         asked = _question(query)
         if asked is None or not answer_of(query):
             continue
-        before = first.setdefault(asked, (step, query))
-        if before[1] is query:
+        known = first.setdefault(asked, [])
+        before = next((one for one in known if _picture(one[1]) == _picture(query)), None)
+        if before is None:
+            known.append((step, query))
             continue
         count += 1
         if answer_of(before[1]) != answer_of(query):
@@ -107,13 +109,16 @@ def twins(episode: Episode) -> tuple[int, list[Twins]]:
 
 
 def _question(query: Query) -> tuple[object, ...] | None:
-    """What a query was asked; None where its image was not recorded closely enough to be told from another."""
+    """What a query was asked but for its picture; None where its image was not recorded closely enough to be told."""
     if not query.pixel_stats or query.more_images or not (query.input_ids or query.prompt):
         return None
     pixels = tuple((name, tuple(values)) for name, values in sorted(query.pixel_stats.items()))
     state = tuple((name, tuple(values)) for name, values in sorted(query.proprio.items()))
-    picture = query.image.identity if query.image is not None else b""
-    return query.prompt, query.input_ids, pixels, state, picture
+    return query.prompt, query.input_ids, pixels, state
+
+
+def _picture(query: Query) -> bytes:
+    return query.image.identity if query.image is not None else b""
 
 
 def _apart(one: Query, other: Query) -> tuple[int, float | None]:
