@@ -336,7 +336,7 @@ class _Judges:
 def _judge_again(spec: RunSpec, job: Job, out: Path) -> Ended:
     began = monotonic()
     try:
-        judge_row(spec.with_options(tasks=[job.task], episodes=job.episodes), out / job.place)
+        judge_row(_spec_of(spec, job), out / job.place)
     except UserError as error:
         return Ended(job, monotonic() - began, str(error))
     except Exception:  # noqa: BLE001 - one row must not cost all others
@@ -362,20 +362,20 @@ def judge_row(spec: RunSpec, place: Path) -> None:
         write_html(result, place / "report.html")
 
 
+def _spec_of(spec: RunSpec, job: Job) -> RunSpec:
+    """The run file as a row has it, with what its faults change of it."""
+    spec = spec.with_options(tasks=[job.task], episodes=job.episodes)
+    for fault, _ in _applied(job.fault):
+        spec = fault.configure(spec) if fault.configure else spec
+    return spec
+
+
 def _require_same(what: Plan, job: Job, out: Path, sections: Sequence[str]) -> None:
     """An earlier row has to be of the same model and tasks, number of episodes and, as a rule, checks."""
     path = out / job.place / "report.json"
     found = (_read(path).get("run") or {}).get("spec") or {}
-<<<<<<< HEAD
-    spec = what.spec.with_options(tasks=[job.task], episodes=job.episodes)
-    for fault, _ in _applied(job.fault):
-        spec = fault.configure(spec) if fault.configure else spec
-    asked = json.loads(json.dumps(spec.to_json()))
-    for section in ("model", "env", "profile", "checks"):
-=======
-    asked = json.loads(json.dumps(what.spec.with_options(tasks=[job.task], episodes=job.episodes).to_json()))
+    asked = json.loads(json.dumps(_spec_of(what.spec, job).to_json()))
     for section in sections:
->>>>>>> 7d16cd1 (Replay in several processes; a fault matrix can be judged again from its traces)
         for key in sorted({*(asked.get(section) or {}), *(found.get(section) or {})}):
             then, now = (found.get(section) or {}).get(key), (asked.get(section) or {}).get(key)
             if (section, key) == ("model", "path") and Path(str(then)).name == Path(str(now)).name:
