@@ -175,7 +175,7 @@ class _Diagnose(click.Command):
             args = args[:cut]
         rest = super().parse_args(ctx, args)
         named, command = ctx.params.get("run_file"), ctx.meta.get(_COMMAND)
-        if command == [] or (command is None and named is None):
+        if not ctx.resilient_parsing and (command == [] or (command is None and named is None)):
             raise click.UsageError("name a run file, or a command: vladoctor diagnose -- python eval.py", ctx)
         if command is not None and named is not None:
             raise click.UsageError(f"a run file and a command: leave out {named}, or the command", ctx)
@@ -555,10 +555,10 @@ def new_profile(traces: tuple[Path, ...], name: str, out: Path | None) -> None:
 
 
 @cli.command(short_help="Print a JSON Schema.")
-@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix"]), default="run")
+@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix", "preflight"]), default="run")
 @_traceback_option
 def schema(name: str) -> None:
-    """Print the JSON Schema of run files (the default), of the run report, of a finding or of a fault matrix."""
+    """Print the JSON Schema of run files (the default), the run report, a finding, a fault matrix or a pre-flight."""
     import json
 
     from vladoctor.schemas import load_schema
@@ -693,6 +693,13 @@ def _print_columns(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
+
+# Behind the rest: each of these modules needs what stands here.
+from vladoctor.cli import completing, preflight  # noqa: E402
+
+for _command in preflight.COMMANDS:
+    cli.add_command(_command)
+completing.attach(cli)
 
 if __name__ == "__main__":
     main()
