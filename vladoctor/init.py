@@ -125,7 +125,7 @@ def _suite(snapshot: Snapshot, asked: str | None) -> tuple[str, str]:
 
 def _text(snapshot: Snapshot, suite: str, why: str, out: Path, warnings: list[str]) -> Iterator[str]:
     profile = find_profile(snapshot.facts(), suite)
-    yield f"# {snapshot.path.resolve().name} in {suite}. Written by `vladoctor init`; a # says where a value comes from."
+    yield f"# {snapshot.path.resolve().name} in {suite}. By `vladoctor init`; a # says where a value comes from."
     yield "#   vladoctor preflight " + str(out) + "      # look before it runs"
     yield "#   vladoctor diagnose " + str(out)
     yield f"# Judged by the profile {profile.name}: {profile.reason}."

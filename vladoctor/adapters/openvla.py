@@ -183,7 +183,7 @@ def empty_model(torch: Any, transformers: Any, path: Path) -> Any:
 
 @contextmanager
 def _parameters_on_meta(torch: Any) -> Iterator[None]:
-    """As accelerate's init_empty_weights: `torch.device("meta")` would also catch what code computes with, as timm's."""
+    """As accelerate's init_empty_weights. `torch.device("meta")` would also catch what code computes with (timm's)."""
     original = torch.nn.Module.register_parameter
 
     def register(module: Any, name: str, parameter: Any) -> None:

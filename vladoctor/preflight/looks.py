@@ -149,7 +149,7 @@ def take(look: Look, context: Context) -> list[Item]:
     except TroubleError as error:
         items.append(_trouble(look, context, error))
     except UserError as error:
-        told = f"{error.what} ({error.where})" if error.where else error.what
+        told = error.what[:1].upper() + error.what[1:] + (f" ({error.where})" if error.where else "")
         code = getattr(error, "code", look.code)
         items.append(_trouble(look, context, TroubleError(code, told, error.remedy)))
     except Exception:  # noqa: BLE001 - a look that crashes is a state of its own, never the end of the pre-flight

@@ -1,8 +1,8 @@
 """Behavioural probes: what an arm does when it is told one thing at a time, against what the profile says of it.
 
 Invasive: the environment is stepped about 150 times, so it has to be one of its own. `measure` measures, `judge`
-judges; between them stands `Probed`, plain numbers. An environment is probed through an `Arm`; robosuite's (LIBERO) is here,
-another simulator's is one more class. Of what has no `Arm` nothing is said.
+judges; between them stands `Probed`, plain numbers. An environment is probed through an `Arm`; robosuite's (LIBERO)
+is here, another simulator's is one more class. Of what has no `Arm` nothing is said.
 
 Each dimension of the arm is told +1 for a few steps and nothing for a few more, then -1. What the hand did, halved and
 signed, is a row of a matrix: its direction says which axis the dimension moves, and in which frame; its length, how
@@ -69,7 +69,7 @@ class Arm(Protocol):
         """The simulator's time."""
 
     def scale(self) -> tuple[float, ...] | None:
-        """What a command of 1 means to the controller by its own word: metres and radians; None where it says nothing."""
+        """What 1 means to the controller by its own word, in metres and radians; None where it says nothing."""
 
 
 class RobosuiteArm:

@@ -102,7 +102,7 @@ class Preflight:
         import vladoctor
 
         return {
-            "format": 1,
+            "schema": 1,
             "vladoctor": vladoctor.__version__,
             "run": self.source,
             "level": self.level,

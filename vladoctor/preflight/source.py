@@ -287,7 +287,7 @@ def _question(context: Context) -> Iterator[Item]:
     if text is None or "libero" not in text.lower():
         yield Item(0, what, ABSTAINED, reason="the program is not seen to use LIBERO")
         return
-    if re.search(r"LIBERO_CONFIG_PATH|\.libero\b", text):
+    if re.search(r"LIBERO_CONFIG_PATH|[/'\"]\.libero\b", text):
         yield Item(0, what, OK, "none; the program names LIBERO_CONFIG_PATH itself")
         return
     raise TroubleError(
