@@ -57,6 +57,7 @@ class Outcome:
     document: Mapping[str, Any] | None
     errors: str
     seconds: float
+    cpu: float
 
     @property
     def findings(self) -> list[Mapping[str, Any]]:
@@ -68,18 +69,24 @@ def run(case: Case, level: int, timeout: float = 300.0) -> Outcome:
     """Run `vladoctor preflight` on it; stdin stays open and silent, so that a question would wait until the timeout."""
     environment = {**os.environ, **case.environment}
     command = [sys.executable, "-c", "from vladoctor.cli import main; main()", "preflight", case.run, "--json"]
-    began = time.perf_counter()
+    began, before = time.perf_counter(), os.times()
     waiting, silent = os.pipe()
     try:
         done = subprocess.run(
-            [*command, "--level", str(level), *case.options], stdin=waiting, capture_output=True, text=True, timeout=timeout, env=environment
+            [*command, "--level", str(level), *case.options],
+            stdin=waiting,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment,
         )
     finally:
         os.close(waiting)
         os.close(silent)
-    took = time.perf_counter() - began
+    took, after = time.perf_counter() - began, os.times()
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
     document = json.loads(done.stdout) if done.stdout.strip() else None
-    return Outcome(done.returncode, document, done.stderr, took)
+    return Outcome(done.returncode, document, done.stderr, took, cpu)
 
 
 def run_file(
@@ -99,7 +106,7 @@ def checkpoint_copy(folder: Path) -> Path:
 
 def _variables(**values: str) -> Callable[[Path], Case]:
     def make(folder: Path) -> Case:
-        return Case(run_file(folder), {name: value for name, value in values.items()})
+        return Case(run_file(folder), dict(values))
 
     return make
 
@@ -284,7 +291,9 @@ def _asset_missing(folder: Path) -> Case:
 def _no_config(folder: Path) -> Case:
     """No configuration of LIBERO's anywhere: its first import asks on stdin. vladoctor's loop writes one before it."""
     (folder / "empty").mkdir()
-    return Case(run_file(folder), {"LIBERO_CONFIG_PATH": str(folder / "empty"), "XDG_CACHE_HOME": str(folder / "cache")})
+    return Case(
+        run_file(folder), {"LIBERO_CONFIG_PATH": str(folder / "empty"), "XDG_CACHE_HOME": str(folder / "cache")}
+    )
 
 
 def _program_would_ask(folder: Path) -> Case:
@@ -302,13 +311,15 @@ def _libero_as(patch: str) -> Callable[[Path], Case]:
     def make(folder: Path) -> Case:
         site = folder / "site"
         site.mkdir()
-        (site / "sitecustomize.py").write_text(SITE.replace("PATCH", "\n    ".join(patch.strip().splitlines())), "utf-8")
+        (site / "sitecustomize.py").write_text(
+            SITE.replace("PATCH", "\n    ".join(patch.strip().splitlines())), "utf-8"
+        )
         return Case(run_file(folder), {"PYTHONPATH": str(site)})
 
     return make
 
 
-SITE = '''
+SITE = """
 import wrapt
 
 @wrapt.when_imported("libero.libero.envs.env_wrapper")
@@ -317,7 +328,7 @@ def _patch(module):
     env = module.ControlEnv
     step, begin, state = env.step, env.__init__, env.set_init_state
     PATCH
-'''
+"""
 
 STEP = """
 def changed(self, action):
@@ -361,7 +372,8 @@ FAULTS: tuple[Fault, ...] = (
           _libero_as(STEP.format("action[:2] = action[1::-1].copy()"))),
     Fault("rotation-dropped", "a wrapper drops the rotation", "VD503", 1, _libero_as(STEP.format("action[3:6] = 0"))),
     Fault("hand-frame", "commands are taken in the frame of the hand", "VD503", 1, _libero_as(STEP.format(
-        "robot = self.env.robots[0]\n    site = self.sim.model.site_name2id(robot.gripper.important_sites['grip_site'])\n"
+        "robot = self.env.robots[0]\n"
+        "    site = self.sim.model.site_name2id(robot.gripper.important_sites['grip_site'])\n"
         "    turn = self.sim.data.site_xmat[site].reshape(3, 3)\n"
         "    action[:3], action[3:6] = turn @ action[:3], turn @ action[3:6]"))),
     Fault("controller-scale", "osc_pose.json was edited: output_max 0.15 m", "VD503", 1, _libero_as("""

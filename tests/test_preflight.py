@@ -1,4 +1,4 @@
-"""The pre-flight, seen as a user sees it: a process, its exit status, its JSON; and its parts where they decide alone."""
+"""The pre-flight as a user sees it, a process with its exit status and its JSON; its parts where they decide alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import preflight_faults as faults
 import pytest
 
 from vladoctor.check import Severity
+from vladoctor.init import write_run
 from vladoctor.preflight import looks
 from vladoctor.preflight.looks import BlockedError, Context, Look, TroubleError
 from vladoctor.preflight.machine import machine, markdown
@@ -53,9 +54,10 @@ def test_level_0_imports_neither_torch_nor_a_simulator() -> None:
 
 @pytest.mark.simulator
 @pytest.mark.torch
-def test_level_1_of_the_healthy_demo(tmp_path: Path) -> None:
-    """Everything is looked at, nothing is found, and no weights are loaded."""
-    done = faults.run(faults.Case(faults.run_file(tmp_path)), 1)
+def test_level_2_of_what_init_writes(tmp_path: Path) -> None:
+    """Everything is looked at, nothing is found; a query and a short episode too."""
+    written = write_run(faults.CHECKPOINT, None, tmp_path / "run.yaml")
+    done = faults.run(faults.Case(str(written.file), options=("--device", "cpu")), 2)
     assert done.status == 0, done.errors
     assert done.document is not None
     jsonschema.validate(done.document, load_schema("preflight"))
@@ -63,8 +65,9 @@ def test_level_1_of_the_healthy_demo(tmp_path: Path) -> None:
     assert states.pop("hashes") == ABSTAINED
     assert set(states.values()) == {OK}, states
     assert {"weights", "action tokens", "prompt ids", "model code and weights", "init state", "control rate", "arm",
-            "gripper", "hold", "frames under motion", "GL backend"} <= set(states)  # fmt: skip
-    assert not (tmp_path / "reports").exists()
+            "gripper", "hold", "frames under motion", "GL backend", "loading", "one query",
+            "short episode"} <= set(states)  # fmt: skip
+    assert {file.name for file in tmp_path.iterdir()} == {"run.yaml"}
 
 
 QUICK = [fault.name for fault in faults.FAULTS if fault.level == 0]
@@ -181,7 +184,7 @@ def test_what_a_look_raises_becomes_a_line(context: Context) -> None:
     assert "ZeroDivisionError" in items[1].reason
 
 
-CHILD = '''
+CHILD = """
 import os, signal, sys, time
 from vladoctor.preflight.looks import Look
 from vladoctor.preflight.result import OK, Item
@@ -204,7 +207,7 @@ def dies(context):
 def looks(context):
     return [Look(1, "first", "VD101", first), Look(1, "second", "VD607", globals()[WHAT], "env", limit=1.5),
             Look(1, "third", "VD602", first)]
-'''
+"""
 
 
 @pytest.fixture

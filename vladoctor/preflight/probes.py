@@ -208,15 +208,22 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
 
 def judge(seen: Probed, profile: Profile) -> Iterator[tuple[str, str, Verdict]]:
     """(what was looked at, code, verdict), of every probe."""
-    for verdict in _arm(seen, profile):
-        yield "arm", "VD503", verdict
-    yield "hold", "VD503", _hold(seen)
+    hold = _hold(seen)
+    yield "hold", "VD503", hold
+    if isinstance(hold, Problem):
+        yield "arm", "VD503", Abstention("an arm that does not stand still at zero does not show what a command does")
+    else:
+        for verdict in _arm(seen, profile):
+            yield "arm", "VD503", verdict
     yield "gripper", "VD502", _gripper(seen, profile)
 
 
 def _arm(seen: Probed, profile: Profile) -> Iterator[Verdict]:
     said: list[str] = []
     evidence: dict[str, Any] = {}
+    expected = profile.get("loop.control_freq")
+    # At another rate every command lasts longer or shorter, which VD606 says.
+    comparable = expected is None or abs(seen.frequency - expected) <= 0.01 * expected
     for kind, motion, first, unit in (("translation", seen.moved, 0, PUSH), ("rotation", seen.turned, 3, TURN)):
         rows = (motion[first : first + 3, 0] - motion[first : first + 3, 1]) / 2.0
         still = STILL_M if kind == "translation" else STILL_RAD
@@ -225,7 +232,7 @@ def _arm(seen: Probed, profile: Profile) -> Iterator[Verdict]:
             yield problem
             continue
         scale = (profile.get("environment.action_scale") or {}).get(kind)
-        if scale is None:
+        if scale is None or not comparable:
             said.append(f"{kind}s along their own axes")
             continue
         usual = np.array(RESPONSE[first : first + 3])

@@ -88,8 +88,23 @@ def _environment(context: Context) -> Iterator[Item]:
         place = error.where.partition(":")[0]
         error.code = "VD103" if place == "env.camera" else "VD607" if "MUJOCO_GL" in place else "VD104"  # type: ignore[attr-defined]
         raise
-    context.have |= {"environment": env, "close": lambda: libero.close_env(env)}
+    context.have["close"] = lambda: libero.close_env(env)
+    _require_size(probes.arm_of(env), context)
+    context.have["environment"] = env
     yield Item(1, "environment", OK, f"{type(env).__name__} of {task.name[:60]}, {spec.size} px")
+
+
+def _require_size(arm: probes.Arm | None, context: Context) -> None:
+    """An environment whose actions have another length can be told nothing."""
+    names = tuple(context.profile.get("action.dimensions") or ())
+    if arm is not None and names and arm.size != len(names):
+        raise TroubleError(
+            "VD503",
+            f"The environment takes actions of {arm.size} values, and this checkpoint's have {len(names)} "
+            f"({', '.join(map(str, names))}).",
+            "Make the environment with the controller of the data; LIBERO's are of OSC_POSE.",
+            evidence={"seen": f"{arm.size} values", "expected": f"{len(names)} values"},
+        )
 
 
 def _fault(context: Context) -> Any:
@@ -199,15 +214,6 @@ def probe(env: Any, context: Context) -> Iterator[Item]:
     if arm is None:
         yield Item(1, "probes", ABSTAINED, reason=f"nobody has said how to probe a {type(env).__name__}")
         return
-    names = tuple(profile.get("action.dimensions") or ())
-    if names and arm.size != len(names):
-        raise TroubleError(
-            "VD503",
-            f"The environment takes actions of {arm.size} values, and this checkpoint's have {len(names)} "
-            f"({', '.join(map(str, names))}).",
-            "Make the environment with the controller of the data; LIBERO's are of OSC_POSE.",
-            evidence={"seen": f"{arm.size} values", "expected": f"{len(names)} values"},
-        )
     if isinstance(arm, probes.RobosuiteArm):
         arm.without_cameras()
     seen = probes.measure(arm, profile)
