@@ -288,3 +288,33 @@ def test_the_machine_report_holds_no_paths_and_no_names(monkeypatch: pytest.Monk
     assert "hf_secret" not in text
     assert os.uname().nodename not in text
     assert "transformers" in text or "numpy" in text
+
+
+# What `explain` says of it.
+
+
+def test_every_code_that_a_preflight_uses_has_its_sentence() -> None:
+    import re
+
+    import vladoctor.preflight
+    from vladoctor.check import all_checks
+    from vladoctor.preflight.pages import BEFORE, before
+
+    folder = Path(next(iter(vladoctor.preflight.__path__)))
+    written = {file: set(re.findall(r'"(VD\d{3})"', file.read_text("utf-8"))) for file in folder.glob("*.py")}
+    used = set().union(*(codes for file, codes in written.items() if file.stem != "pages"))
+    assert used - {"VD802"} == set(BEFORE)
+    assert set(BEFORE) <= {check.code for check in all_checks()}
+    assert before("VD201") == ""
+
+
+def test_explain_and_checks_tell_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from vladoctor.cli import run
+
+    assert run(["explain", "VD607"]) == 0
+    assert "## Before a run" in capsys.readouterr().out
+    assert run(["checks", "--stage", "render", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {entry["stage"] for entry in listed} == {"render"}
+    assert next(entry for entry in listed if entry["code"] == "VD607")["before_a_run"]
+    assert run(["checks", "--stage", "nowhere"]) == 2

@@ -57,6 +57,13 @@ def runs(incomplete: str) -> Iterator[CompletionItem]:
     yield CompletionItem(incomplete, type="file")
 
 
+def stages(incomplete: str) -> Iterator[CompletionItem]:
+    """The loop's stages."""
+    from vladoctor.check import Stage
+
+    yield from (CompletionItem(stage.value) for stage in Stage if stage.value.startswith(incomplete))
+
+
 def suites(incomplete: str) -> Iterator[CompletionItem]:
     """LIBERO's suites."""
     from vladoctor.loop import HORIZONS
@@ -66,7 +73,7 @@ def suites(incomplete: str) -> Iterator[CompletionItem]:
 
 SOURCES: dict[str, Source] = {
     "run_file": runs, "fault": faults, "names": faults, "select": codes, "ignore": codes, "code": pages,
-    "profile": profiles, "suite": suites,
+    "profile": profiles, "suite": suites, "stages": stages,
 }  # fmt: skip
 """Name of a parameter -> what completes it."""
 
