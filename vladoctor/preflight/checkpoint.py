@@ -14,7 +14,7 @@ import numpy as np
 from vladoctor.check import Severity
 from vladoctor.facts.tokens import bin_numbers, decode, token_layout
 from vladoctor.preflight import known, memory
-from vladoctor.preflight.looks import Context, Look, TroubleError
+from vladoctor.preflight.looks import IMPORTING, Context, Look, TroubleError
 from vladoctor.preflight.memory import GIB
 from vladoctor.preflight.result import ABSTAINED, OK, Item, judged
 from vladoctor.records import Query
@@ -34,8 +34,8 @@ def looks(context: Context) -> list[Look]:
         Look(1, "weights", "VD704", _weights, "model.path"),
         Look(1, "hashes", "VD704", _hashes, "model.path"),
         Look(1, "statistics", "VD501", _statistics, "model.unnorm_key"),
-        Look(1, "device and memory", "VD701", _memory, "model.dtype"),
-        Look(1, "processor", "VD303", _processor, "model.path"),
+        Look(1, "device and memory", "VD701", _memory, "model.dtype", limit=IMPORTING),
+        Look(1, "processor", "VD303", _processor, "model.path", limit=IMPORTING),
         Look(1, "prompt ids", "VD303", _prompt, "model.path"),
         Look(1, "action tokens", "VD405", _tokens, "model.path"),
         Look(1, "model code and weights", "VD704", _code, "model.path"),

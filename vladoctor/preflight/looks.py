@@ -36,6 +36,9 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFL
 STARTING = 30.0
 """Seconds that a child may take until its first look begins: an interpreter and numpy, from a cold network drive."""
 
+IMPORTING = 300.0
+"""Seconds for a look that imports torch, transformers or a simulator: minutes from a network drive that is busy."""
+
 TAIL = 12
 """Lines of a dead child's output that are shown."""
 
@@ -98,7 +101,7 @@ class Look:
     code: str
     see: Callable[[Context], Iterable[Item]]
     key: str = ""
-    limit: float = 60.0
+    limit: float = 120.0
 
 
 def finding(

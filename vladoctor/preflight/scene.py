@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from vladoctor.check import Abstention, Clear, Problem
 from vladoctor.errors import UserError
 from vladoctor.preflight import known, probes
-from vladoctor.preflight.looks import Context, Look, TroubleError, finding
+from vladoctor.preflight.looks import IMPORTING, Context, Look, TroubleError, finding
 from vladoctor.preflight.result import ABSTAINED, OK, Item, judged, problem
 from vladoctor.records import Episode, Outcome, Query
 from vladoctor.trace import read_episode
@@ -33,10 +34,10 @@ FRAMES = 8
 def looks(context: Context) -> list[Look]:
     """What is looked at, of this run."""
     if context.spec.loop is not None:
-        return [Look(1, "drawing", "VD607", _draws, "loop", limit=45)]
+        return [Look(1, "drawing", "VD607", _draws, "loop", limit=IMPORTING)]
     found = [
-        Look(1, "tasks and init states", "VD602", _tasks, "env.init_states"),
-        Look(1, "environment", "VD607", _environment, "env"),
+        Look(1, "tasks and init states", "VD602", _tasks, "env.init_states", limit=IMPORTING),
+        Look(1, "environment", "VD607", _environment, "env", limit=IMPORTING),
         Look(1, "GL backend", "VD607", _backend, "env"),
         Look(1, "frames under motion", "VD101", _frames, "env.camera"),
         Look(1, "init state", "VD602", _init_state, "env.init_states"),
@@ -88,6 +89,14 @@ def _environment(context: Context) -> Iterator[Item]:
         place = error.where.partition(":")[0]
         error.code = "VD103" if place == "env.camera" else "VD607" if "MUJOCO_GL" in place else "VD104"  # type: ignore[attr-defined]
         raise
+    except Exception as error:
+        raise TroubleError(
+            "VD703",
+            f"The environment cannot be made: {type(error).__name__}: {str(error).strip()[:300] or 'no message'}",
+            "docs/install.md lists the versions of mujoco, robosuite and numpy that LIBERO runs on, and those that it "
+            "does not.",
+            evidence={"seen": traceback.format_exc()[-2000:]},
+        ) from error
     context.have["close"] = lambda: libero.close_env(env)
     _require_size(probes.arm_of(env), context)
     context.have["environment"] = env
@@ -127,7 +136,17 @@ def _backend(context: Context) -> Iterator[Item]:
 
 def _frames(context: Context) -> Iterator[Item]:
     env, task, (_, spec) = context.need("environment"), context.need("task"), context.spec.own_loop()
-    recorded = record_motion(env, task.init_states[spec.init_states[0]], spec.camera, context)
+    try:
+        recorded = record_motion(env, task.init_states[spec.init_states[0]], spec.camera, context)
+    except UserError:
+        raise
+    except Exception as error:
+        raise TroubleError(
+            "VD604",
+            f"The environment raises when it is reset or stepped: {type(error).__name__}: {str(error).strip()[:300]}",
+            "Every episode would end here, or be papered over. See where it comes from in the JSON output.",
+            evidence={"seen": traceback.format_exc()[-2000:]},
+        ) from error
     context.have["motion"] = recorded
     for code in ("VD101", "VD102"):
         yield from judged(

@@ -135,7 +135,10 @@ def _libraries(context: Context) -> Iterator[Item]:
     query = None
     if context.spec.model is not None and context.spec.model.path.is_dir():
         # Of the published modelling file some versions are known to drop the image; of others nothing is known.
-        published = Snapshot(context.spec.model.path).config.get("model_type") == "openvla"
+        try:
+            published = Snapshot(context.spec.model.path).config.get("model_type") == "openvla"
+        except UserError:
+            published = False  # said in the model folder's own line
         query = Query(known.BOUNDARY) if published else None
     episode = known.episode(context.spec, run=run, query=query)
     pins = system.wanted_versions(episode, context.profile)
@@ -155,6 +158,8 @@ def _needed(found: dict[str, str]) -> Iterator[Item]:
             missing.append(library)
         elif version is not None and asked and system.within(version, asked) is False:
             raise _outside(library, version, asked)
+    if importlib.util.find_spec("libero") is None:
+        missing.append("libero")
     if missing:
         extra = "torch" if set(missing) & {"torch", "transformers"} else "libero"
         raise TroubleError(
@@ -257,6 +262,9 @@ def _robosuite() -> bool:
 def _configuration(context: Context) -> Iterator[Item]:
     from vladoctor.adapters import libero
 
+    if importlib.util.find_spec("libero") is None:
+        yield Item(0, "LIBERO's configuration", ABSTAINED, reason="LIBERO is not installed")
+        return
     found = libero.installation()
     _, env = context.spec.own_loop()
     for name, folder in found.folders.items():
@@ -307,6 +315,9 @@ def _question(context: Context) -> Iterator[Item]:
 def _assets(context: Context) -> Iterator[Item]:
     from vladoctor.adapters import libero
 
+    if importlib.util.find_spec("libero") is None:
+        yield Item(0, "assets", ABSTAINED, reason="LIBERO is not installed")
+        return
     _, env = context.spec.own_loop()
     source = libero.find_assets(env.assets)
     yield Item(0, "assets", OK, f"{source.kind}: {source.note}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,16 @@ def _query(context: Context) -> Iterator[Item]:
     action: Any = None
     for _ in range(2):
         began = time.perf_counter()
-        action = policy.query(PROMPT.format(instruction="stand still"), picture)
+        try:
+            action = policy.query(PROMPT.format(instruction="stand still"), picture)
+        except Exception as error:
+            raise TroubleError(
+                "VD703",
+                f"The policy raises when it is asked: {type(error).__name__}: {str(error).strip()[:300]}",
+                "The checkpoint's code is most often written for another version of transformers: see the line "
+                "`versions`. The traceback is in the JSON output.",
+                evidence={"seen": traceback.format_exc()[-2000:]},
+            ) from error
         times.append(time.perf_counter() - began)
     values = np.asarray(action, dtype=np.float64)
     wanted = context.profile.get("tokens.action_dim") or len(values)
