@@ -290,6 +290,45 @@ def test_the_machine_report_holds_no_paths_and_no_names(monkeypatch: pytest.Monk
     assert "transformers" in text or "numpy" in text
 
 
+# Names in files against names in models.
+
+
+@pytest.mark.torch
+def test_names_are_held_against_the_model_as_transformers_would() -> None:
+    import torch
+
+    from vladoctor.preflight.checkpoint import held_against
+    from vladoctor.snapshot import Tensor, Weights
+
+    def weights(**shapes: tuple[int, ...]) -> Weights:
+        tensors = {name.replace("__", "."): Tensor("float32", shape, "f") for name, shape in shapes.items()}
+        return Weights({"f": 1}, tensors)
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = torch.nn.Linear(2, 3, device="meta"), torch.nn.Linear(3, 4, device="meta")
+
+    whole = {"body__weight": (3, 2), "body__bias": (3,), "head__weight": (4, 3), "head__bias": (4,)}
+    said = held_against(Model(), weights(**whole))
+    assert said is not None
+    assert (said["missing_count"], said["unexpected_count"], said["mismatched_count"]) == (0, 0, 0)
+    lacking = {name: shape for name, shape in whole.items() if name != "head__bias"}
+    said = held_against(Model(), weights(**{**lacking, "head__weight": (5, 3)}))
+    assert said is not None
+    assert (said["missing"], said["mismatched"]) == (["head.bias"], ["head.weight"])
+    ignoring = Model()
+    ignoring._keys_to_ignore_on_load_missing = [r"head\.bias"]  # type: ignore[assignment]
+    said = held_against(ignoring, weights(**lacking))
+    assert said is not None
+    assert said["missing_count"] == 0
+    # Names that differ throughout, or a class that renames: nothing is claimed.
+    assert held_against(Model(), weights(**{f"_orig_mod__{name}": shape for name, shape in whole.items()})) is None
+    renaming = Model()
+    renaming._checkpoint_conversion_mapping = {"^head": "lm_head"}  # type: ignore[assignment]
+    assert held_against(renaming, weights(**lacking)) is None
+
+
 # What `explain` says of it.
 
 

@@ -5,6 +5,7 @@ loading its weights. The model is made on torch's meta device, where tensors hav
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,10 @@ def _code(context: Context) -> Iterator[Item]:
         yield Item(1, "model code and weights", ABSTAINED, reason="the weights' names are seen on loading only")
         return
     loading = held_against(model, snapshot.weights)
+    if loading is None:
+        reason = "the files name the weights otherwise than the model does; whether loading renames them, level 2 says"
+        yield Item(1, "model code and weights", ABSTAINED, reason=reason)
+        return
     total = {dtype: sum(parameter.numel() for parameter in model.parameters())}
     device = str(context.have.get("device", "cpu"))
     state = {"training": False, "loading": loading, "dtypes": total, "devices": {device: total[dtype]}}
@@ -405,19 +410,32 @@ def _code(context: Context) -> Iterator[Item]:
     )  # fmt: skip
 
 
-def held_against(model: Any, weights: Weights) -> dict[str, Any]:
-    """What loading these files into this model would say, in the shape of `taps.checkpoint.loaded`."""
+def held_against(model: Any, weights: Weights) -> dict[str, Any] | None:
+    """What loading these files into this model would say, in the shape of `taps.checkpoint.loaded`.
+
+    None where transformers renames weights on the way, or is likely to: the model's class says so, or most names differ
+    on both sides.
+    """
     from vladoctor.taps.checkpoint import loaded, model_state
 
     names = {name: tuple(value.shape) for name, value in model.state_dict(keep_vars=True).items()}
     prefix = str(getattr(model, "base_model_prefix", "") or "")
     listed = {_in_model(name, names, prefix): tensor for name, tensor in weights.tensors.items()}
-    missing = [name for name in names if name not in listed]
-    unexpected = [name for name in listed if name not in names]
+    missing = _heeded([name for name in names if name not in listed], model, "missing")
+    unexpected = _heeded([name for name in listed if name not in names], model, "unexpected")
+    renamed = bool(getattr(model, "_checkpoint_conversion_mapping", None))
+    if missing and (renamed or min(len(missing) / len(names), len(unexpected) / len(listed)) > 0.5):
+        return None
     mismatched = [name for name in names if name in listed and names[name] != listed[name].shape]
     loaded(model, missing, unexpected, mismatched)
     state: dict[str, Any] = model_state(model)["loading"]
     return state
+
+
+def _heeded(names: list[str], model: Any, kind: str) -> list[str]:
+    """Names without those that the model's class says need not be there (`_keys_to_ignore_on_load_missing`)."""
+    patterns = list(getattr(model, f"_keys_to_ignore_on_load_{kind}", None) or ())
+    return [name for name in names if not any(re.search(pattern, name) for pattern in patterns)]
 
 
 def _in_model(name: str, names: Mapping[str, Any], prefix: str) -> str:
