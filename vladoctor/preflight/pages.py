@@ -26,7 +26,6 @@ BEFORE: Mapping[str, tuple[int, str]] = {
         "LIBERO's configuration, without which its import asks on stdin, and its folders; at level 1 the files and "
         "numbers of init states, and that a state that was set is in force",
     ),
-    "VD603": (0, "a horizon of the run file's own"),
     "VD604": (2, "whether a short episode runs to its end"),
     "VD606": (1, "control steps a second by the simulator's own clock"),
     "VD607": (0, "the variables that choose how MuJoCo draws; at level 1 that it draws, and on what"),
