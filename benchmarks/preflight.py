@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import statistics
@@ -69,7 +70,7 @@ def machine() -> str:
 
 def levels(repeats: int) -> str:
     """Each level as a command, weights and caches warm: the first run of all is not counted."""
-    rows = []
+    rows, load = [], os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         case = faults.Case(faults.run_file(Path(folder)))
         faults.run(case, 1)
@@ -89,9 +90,11 @@ def levels(repeats: int) -> str:
                 *map(str, (len(states), states.count("ok"), len(runs[0].findings), runs[0].status)),
             ]
             rows.append(f"| {' | '.join(cells)} |")
+            print(rows[-1], file=sys.stderr, flush=True)
     return "\n".join(
         [
-            f"{machine()} Medians of {repeats} runs (level 3: one); one task, one init state.",
+            f"{machine()} Medians of {repeats} runs (level 3: one); one task, one init state. Load average when it began: "
+            f"{load:.1f}.",
             "",
             "| level | seconds of this level, median | largest | meant | the whole command, s | its CPU time, s "
             "| lines | ok | findings | exit status |",
