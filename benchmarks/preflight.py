@@ -93,8 +93,8 @@ def levels(repeats: int) -> str:
             print(rows[-1], file=sys.stderr, flush=True)
     return "\n".join(
         [
-            f"{machine()} Medians of {repeats} runs (level 3: one); one task, one init state. Load average when it began: "
-            f"{load:.1f}.",
+            f"{machine()} Medians of {repeats} runs (level 3: one); one task, one init state. Load average when "
+            f"it began: {load:.1f}.",
             "",
             "| level | seconds of this level, median | largest | meant | the whole command, s | its CPU time, s "
             "| lines | ok | findings | exit status |",
