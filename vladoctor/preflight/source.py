@@ -127,7 +127,7 @@ def _libraries(context: Context) -> Iterator[Item]:
     """What vladoctor's own loop needs, then what the profile's family is written for."""
     found = versions()
     if context.spec.loop is None:
-        yield from _needed(found)
+        yield from _needed(found, context)
     run = {"versions": found}
     query = None
     if context.spec.model is not None and context.spec.model.path.is_dir():
@@ -145,8 +145,8 @@ def _libraries(context: Context) -> Iterator[Item]:
     )
 
 
-def _needed(found: dict[str, str]) -> Iterator[Item]:
-    """What is installed against what the extras `torch` and `libero` ask for."""
+def _needed(found: dict[str, str], context: Context) -> Iterator[Item]:
+    """What is installed against what the extras `torch` and `libero` ask for, which is what was tried."""
     missing: list[str] = []
     for library, asked in _requirements().items():
         module = {"PyYAML": "yaml"}.get(library, library)
@@ -154,7 +154,9 @@ def _needed(found: dict[str, str]) -> Iterator[Item]:
         if version is None and importlib.util.find_spec(module) is None:
             missing.append(library)
         elif version is not None and asked and system.within(version, asked) is False:
-            raise _outside(library, version, asked)
+            pin = context.profile.values.get(f"versions.{library}")
+            if not (isinstance(pin, str) and system.within(version, pin)):
+                raise _outside(library, version, asked)
     if importlib.util.find_spec("libero") is None:
         missing.append("libero")
     if missing:
@@ -174,8 +176,11 @@ def _needed(found: dict[str, str]) -> Iterator[Item]:
 def _outside(library: str, version: str, asked: str) -> TroubleError:
     return TroubleError(
         "VD703",
-        f"{library} {version} is outside of what this loop runs on, {asked}.",
-        f"Run: pip install '{library}{asked}'. docs/install.md says what was tried.",
+        f"{library} {version} is outside of what this loop was tried with, {asked}.",
+        f"Run: pip install '{library}{asked}', or see at level 2 that a short episode is as it should be. "
+        "docs/install.md says what was tried.",
+        # Another version may do as well; older libraries of models lack what the loader calls.
+        severity=Severity.FIX if library in ("torch", "transformers") else Severity.LOOK,
         evidence={"seen": f"{library} {version}", "expected": f"{library}{asked}"},
     )
 
