@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +247,44 @@ def test_a_question_on_stdin_ends_at_once(child: Any) -> None:
     assert second.state == CRASHED
     assert "EOFError" in second.reason
     assert third.state == OK
+
+
+@pytest.mark.simulator
+@pytest.mark.torch
+def test_children_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """Killed outright, as a scheduler does it."""
+    run = faults.run_file(tmp_path)
+    program = "from vladoctor.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "preflight", run], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as parent:
+
+        def children() -> list[Path]:
+            found = []
+            for status in Path("/proc").glob("[0-9]*/status"):
+                with contextlib.suppress(OSError):
+                    text = status.read_text("utf-8", "replace")
+                    if f"\nPPid:\t{parent.pid}\n" in text and "State:\tZ" not in text:
+                        found.append(status.parent)
+            return found
+
+        deadline = time.monotonic() + 60
+        while not (mine := children()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert mine
+        parent.kill()
+        parent.wait()
+    # A zombie that nobody has waited for yet has ended too.
+    while any(alive(one) for one in mine) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(one) for one in mine)
+
+
+def alive(process: Path) -> bool:
+    try:
+        return "State:\tZ" not in (process / "status").read_text("utf-8", "replace")
+    except OSError:
+        return False
 
 
 def test_a_process_that_dies_is_said(child: Any) -> None:

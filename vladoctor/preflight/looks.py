@@ -218,17 +218,20 @@ def _in_child(module: str, looks: Sequence[Look], context: Context, note: Callab
         order, output = Path(folder) / "order", Path(folder) / "output"
         order.write_bytes(pickle.dumps((context.spec, context.profile, dict(context.have))))
         read, write = os.pipe()
+        # Nothing is written to it: it ends when this process does, however that comes about, and the child with it.
+        alive, held = os.pipe()
         with output.open("wb") as sink:
             child = subprocess.Popen(
-                [sys.executable, "-m", "vladoctor.preflight.looks", module, str(order), str(write)],
+                [sys.executable, "-m", "vladoctor.preflight.looks", module, str(order), str(write), str(alive)],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                pass_fds=(write,),
+                pass_fds=(write, alive),
                 start_new_session=True,
                 env={**os.environ, **OFFLINE, "PYTHONFAULTHANDLER": "1"},
             )
         os.close(write)
+        os.close(alive)
         _children.add(child.pid)
         said: queue.Queue[Any] = queue.Queue()
         threading.Thread(target=_listen, args=(read, said), daemon=True).start()
@@ -259,6 +262,7 @@ def _in_child(module: str, looks: Sequence[Look], context: Context, note: Callab
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+            os.close(held)
             _children.discard(child.pid)
         if current is not None or (waiting and looks):
             items.extend(_cut_off(current, waiting, context, overdue, limit, child.returncode, output))
@@ -325,11 +329,17 @@ def _listen(read: int, said: queue.Queue[Any]) -> None:
                 return
 
 
+def _end_with(alive: int) -> None:
+    os.read(alive, 1)
+    os._exit(1)
+
+
 def main(arguments: Sequence[str]) -> None:
     """The child: takes the looks of a module and tells the parent through a pipe."""
     import importlib
 
-    module, order, pipe = arguments
+    module, order, pipe, alive = arguments
+    threading.Thread(target=_end_with, args=(int(alive),), daemon=True).start()
     spec, profile, have = pickle.loads(Path(order).read_bytes())
     context = Context(spec, profile, have)
     with os.fdopen(int(pipe), "wb") as tell:
