@@ -79,9 +79,7 @@ def _environment(context: Context) -> Iterator[Item]:
     from vladoctor.adapters import libero
 
     task, (_, spec) = context.need("task"), context.spec.own_loop()
-    undo = _fault(context)
-    if undo is not None:
-        context.have["undo"] = undo
+    _fault(context)
     try:
         env = libero.make_env(task, resolution=spec.size, cameras=(spec.camera,), seed=spec.env_seed)
     except UserError as error:
@@ -116,12 +114,14 @@ def _require_size(arm: probes.Arm | None, context: Context) -> None:
         )
 
 
-def _fault(context: Context) -> Any:
-    """A fault that the run file asks for and that is made before the environment: here too."""
+def _fault(context: Context) -> None:
+    """Faults of the run file that are made before the environment: here too. They go with the process."""
     from vladoctor.check import all_faults
 
-    before = all_faults()[context.spec.fault][0].before_env if context.spec.fault else None
-    return before() if before is not None else None
+    for name in context.spec.fault:
+        before = all_faults()[name][0].before_env
+        if before is not None:
+            before()
 
 
 def _backend(context: Context) -> Iterator[Item]:
