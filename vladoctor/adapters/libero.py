@@ -27,7 +27,7 @@ import sys
 import tempfile
 import types
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -116,6 +116,51 @@ def prepare(assets: str = "auto") -> AssetSource:
     _forbid_download()
     _source = source
     return source
+
+
+@dataclass(frozen=True)
+class Installation:
+    """LIBERO on the disk, seen without importing it.
+
+    Attributes:
+        root: folder of the package libero.libero.
+        config: the user's config.yaml, which LIBERO reads; None where there is none and its first import would ask.
+        asked_at: where it would look for one.
+        folders: "bddl_files" and "init_states" -> folder, by that file, else LIBERO's own.
+    """
+
+    root: Path
+    config: Path | None
+    asked_at: Path
+    folders: Mapping[str, Path]
+
+
+def installation() -> Installation:
+    """Where LIBERO and its configuration are; imports and writes nothing.
+
+    Raises:
+        UserError: LIBERO is not installed, or its configuration cannot be read.
+    """
+    root = _package_root()
+    asked_at = _own_config()
+    config = asked_at if asked_at.is_file() else None
+    names = {"bddl_files": root / "bddl_files", "init_states": root / "init_files"}
+    if config is not None:
+        try:
+            written = _read_yaml(config)
+        except Exception as error:
+            raise UserError(
+                f"LIBERO's configuration cannot be read: {error}",
+                where=str(config),
+                remedy="correct or remove that file; without it vladoctor writes one of its own",
+            ) from error
+        names = {name: Path(str(written.get(name, folder))) for name, folder in names.items()}
+    return Installation(root, config, asked_at, names)
+
+
+def find_assets(assets: str = "auto") -> AssetSource:
+    """Where `prepare` would take assets from; imports and writes nothing. Raises UserError like it."""
+    return _find_assets(assets, _package_root())
 
 
 def load_task(suite: str, task: int | str) -> LiberoTask:
@@ -328,10 +373,13 @@ def _fixtures() -> Path:
     return Path(str(importlib.resources.files("vladoctor.fixtures"))).resolve()
 
 
+def _own_config() -> Path:
+    return Path(os.environ.get("LIBERO_CONFIG_PATH") or Path.home() / ".libero") / "config.yaml"
+
+
 def _write_config(root: Path) -> None:
     """Give LIBERO a config file of ours, unless the user has one."""
-    own = Path(os.environ.get("LIBERO_CONFIG_PATH") or Path.home() / ".libero")
-    if (own / "config.yaml").is_file():
+    if _own_config().is_file():
         return
     text = "".join(
         f"{key}: {value}\n"

@@ -7,8 +7,8 @@ functions that need them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -106,10 +106,10 @@ def load_policy(
     """
     from vladoctor.taps.checkpoint import loaded
 
-    torch, transformers = _import_torch()
+    torch, transformers = import_torch()
     _check_snapshot(path)
     statistics = _read_statistics(path / "dataset_statistics.json")
-    device = _device(torch, device)
+    device = choose_device(torch, device)
     dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     if threads:
         torch.set_num_threads(threads)
@@ -122,8 +122,8 @@ def load_policy(
     if attention:
         arguments["attn_implementation"] = attention
     try:
+        processor = load_processor(transformers, path)
         with _remote_code_lock(transformers):
-            processor = transformers.AutoProcessor.from_pretrained(path, trust_remote_code=True, local_files_only=True)
             _import_model_code(transformers, path)
         model, said = auto_class(transformers).from_pretrained(path, **arguments)
     except ImportError as error:
@@ -160,6 +160,44 @@ def load_policy(
         unnorm_key=choose_unnorm_key(model.norm_stats, unnorm_key, suite, str(path)),
         image_size=int(model.config.image_sizes[0]),
     )
+
+
+def load_processor(transformers: Any, path: Path) -> Any:
+    """The snapshot's own processor. Raises whatever its code and transformers raise."""
+    with _remote_code_lock(transformers):
+        return transformers.AutoProcessor.from_pretrained(path, trust_remote_code=True, local_files_only=True)
+
+
+def empty_model(torch: Any, transformers: Any, path: Path) -> Any:
+    """The snapshot's model with its parameters on torch's meta device: names and shapes, no weights and no memory.
+
+    Raises:
+        Exception: whatever its code and transformers raise.
+    """
+    with _remote_code_lock(transformers):
+        _import_model_code(transformers, path)
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=True, local_files_only=True)
+    with _parameters_on_meta(torch):
+        return auto_class(transformers).from_config(config, trust_remote_code=True)
+
+
+@contextmanager
+def _parameters_on_meta(torch: Any) -> Iterator[None]:
+    """As accelerate's init_empty_weights. `torch.device("meta")` would also catch what code computes with (timm's)."""
+    original = torch.nn.Module.register_parameter
+
+    def register(module: Any, name: str, parameter: Any) -> None:
+        original(module, name, parameter)
+        # One that is there already is tied to another, and stays the same object.
+        if parameter is not None and parameter.device.type != "meta":
+            there = module._parameters[name]
+            module._parameters[name] = type(there)(there.to("meta"), requires_grad=there.requires_grad)
+
+    torch.nn.Module.register_parameter = register
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = original
 
 
 def auto_class(transformers: Any) -> Any:
@@ -213,7 +251,8 @@ def _import_model_code(transformers: Any, path: Path) -> None:
         transformers.dynamic_module_utils.get_class_from_dynamic_module(reference, str(path), local_files_only=True)
 
 
-def _import_torch() -> tuple[Any, Any]:
+def import_torch() -> tuple[Any, Any]:
+    """Torch and transformers. Raises UserError where one is not installed."""
     try:
         import torch
         import transformers
@@ -263,7 +302,12 @@ def _read_statistics(file: Path) -> dict[str, Any] | None:
     return content
 
 
-def _device(torch: Any, device: str) -> str:
+def choose_device(torch: Any, device: str) -> str:
+    """The device that a run file's `model.device` means here.
+
+    Raises:
+        UserError: there is no such GPU.
+    """
     available = torch.cuda.is_available()
     if device == "auto":
         return "cuda" if available else "cpu"

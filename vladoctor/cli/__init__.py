@@ -175,7 +175,7 @@ class _Diagnose(click.Command):
             args = args[:cut]
         rest = super().parse_args(ctx, args)
         named, command = ctx.params.get("run_file"), ctx.meta.get(_COMMAND)
-        if command == [] or (command is None and named is None):
+        if not ctx.resilient_parsing and (command == [] or (command is None and named is None)):
             raise click.UsageError("name a run file, or a command: vladoctor diagnose -- python eval.py", ctx)
         if command is not None and named is not None:
             raise click.UsageError(f"a run file and a command: leave out {named}, or the command", ctx)
@@ -451,12 +451,39 @@ def _cores() -> int:
 
 
 @cli.command(short_help="List the checks.")
+@click.option("--stage", "stages", multiple=True, metavar="STAGE", help="Only those of this stage; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
 @_traceback_option
-def checks() -> None:
-    """List the checks."""
-    from vladoctor.check import all_checks
+def checks(stages: tuple[str, ...], as_json: bool) -> None:
+    """List the checks, in the order of the loop's stages: code, name, stage, what they say."""
+    from vladoctor.check import Stage, all_checks
 
-    _print_columns([(check.code, check.name, check.stage.value, check.summary) for check in all_checks()])
+    known = [stage.value for stage in Stage]
+    unknown = next((stage for stage in stages if stage not in known), None)
+    if unknown is not None:
+        raise UserError(f"there is no stage {unknown!r}", where="--stage", remedy=f"the stages are {', '.join(known)}")
+    found = [check for check in all_checks() if not stages or check.stage.value in stages]
+    if not as_json:
+        _print_columns([(check.code, check.name, check.stage.value, check.summary) for check in found])
+        return
+    from vladoctor.preflight.pages import before
+
+    _print_json(
+        [
+            {
+                "code": check.code,
+                "name": check.name,
+                "stage": check.stage.value,
+                "summary": check.summary,
+                "symptom": check.symptom,
+                "thresholds": dict(check.thresholds),
+                "faults": [fault.name for fault in check.faults],
+                "explained_by": list(check.explained_by),
+                "before_a_run": before(check.code) or None,
+            }
+            for check in found
+        ]
+    )
 
 
 @cli.command(short_help="Print a check's page.")
@@ -473,6 +500,10 @@ def explain(code: str) -> None:
     if check.thresholds:
         limits = "\n".join(f"- `{name}`: {value:g}" for name, value in check.thresholds.items())
         page += f"\n## Limits (`checks.thresholds.{check.code}` in run.yaml)\n\n{limits}\n"
+    from vladoctor.preflight.pages import before
+
+    if before(check.code):
+        page += f"\n## Before a run\n\n{before(check.code)}\n"
     if check.faults:
         proofs = "\n".join(f"- `{fault.name}`: {fault.text}" for fault in check.faults)
         page += f"\n## Faults that prove it\n\n{proofs}\n"
@@ -565,10 +596,10 @@ def new_profile(traces: tuple[Path, ...], name: str, out: Path | None) -> None:
 
 
 @cli.command(short_help="Print a JSON Schema.")
-@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix"]), default="run")
+@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix", "preflight"]), default="run")
 @_traceback_option
 def schema(name: str) -> None:
-    """Print the JSON Schema of run files (the default), of the run report, of a finding or of a fault matrix."""
+    """Print the JSON Schema of run files (the default), the run report, a finding, a fault matrix or a pre-flight."""
     import json
 
     from vladoctor.schemas import load_schema
@@ -703,6 +734,13 @@ def _print_columns(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
+
+# Behind the rest: each of these modules needs what stands here.
+from vladoctor.cli import completing, preflight  # noqa: E402
+
+for _command in preflight.COMMANDS:
+    cli.add_command(_command)
+completing.attach(cli)
 
 if __name__ == "__main__":
     main()

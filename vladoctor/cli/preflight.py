@@ -1,0 +1,139 @@
+"""`vladoctor preflight`, `report-machine`, `init` and `completion`: arguments in, exit status out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from vladoctor.cli.options import traceback_option
+
+
+@click.command(
+    short_help="Look at a run before it starts.",
+    epilog="In a job script:  vladoctor preflight run.yaml --level 1 || exit 1. Exit status as of diagnose: 0 nothing "
+    "to report, 1 findings, 2 the run file is wrong or a look crashed, 3 not everything could be looked at.",
+)
+@click.argument("run_file", metavar="RUN")
+@click.option(
+    "--level",
+    type=click.IntRange(0, 3),
+    default=1,
+    show_default=True,
+    help="0: files and versions (1 s). 1: GPU, drawing, environment, checkpoint (10 s). 2: weights, a query, a short "
+    "episode (2 min). 3: whole episodes.",
+)
+@click.option("--device", help="cpu, cuda, cuda:N or auto.")
+@click.option("--task", "tasks", multiple=True, metavar="TASK", help="Only this task of the run; may be repeated.")
+@click.option("--profile", metavar="NAME", help="What the checkpoint expects: a profile, or a YAML file of your own.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON (its schema: vladoctor schema preflight).")
+@click.option("--report", is_flag=True, help="As Markdown to paste into an issue, with the machine.")
+@traceback_option
+def preflight(
+    run_file: str,
+    level: int,
+    device: str | None,
+    tasks: tuple[str, ...],
+    profile: str | None,
+    as_json: bool,
+    report: bool,
+) -> int:
+    """Look at a run before it starts: what would break it, and what would make its numbers mean nothing.
+
+    RUN is a run file as for `diagnose`. Each level comes after those below it and stops where they found what would
+    stop the run. Nothing is downloaded and no question is asked. The environment of levels 1 to 3 is one of its own,
+    and is driven about (probes).
+    """
+    from vladoctor.cli import _stdout_to_stderr
+    from vladoctor.preflight.looks import end_children
+    from vladoctor.preflight.plan import run_preflight
+    from vladoctor.runspec import load_run
+
+    spec = load_run(run_file).with_options(device=device, tasks=tasks, profile=profile)
+    with _stdout_to_stderr(), _progress() as note:
+        try:
+            done = run_preflight(spec, level, note)
+        finally:
+            end_children()
+    if as_json:
+        print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
+    else:
+        from vladoctor.preflight.show import print_preflight
+        from vladoctor.preflight.show import report as as_report
+
+        if report:
+            print(as_report(done))
+        else:
+            print_preflight(done)
+    return done.exit_status
+
+
+class _progress:  # noqa: N801 - used as a function
+    """One line on a terminal that says what is being looked at; nothing in a log."""
+
+    def __enter__(self) -> _progress:
+        self.tty = sys.stderr.isatty()
+        return self
+
+    def __call__(self, what: str) -> None:
+        if self.tty:
+            print(f"\r\x1b[2Klooking at {what} ...", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self.tty:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
+@click.command("report-machine", short_help="Describe this machine, for an issue.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+@traceback_option
+def report_machine(as_json: bool) -> None:
+    """Describe this machine for an issue: system, GPUs, versions, the variables that decide how a run draws.
+
+    No names of people or hosts and no paths are in it.
+    """
+    from vladoctor.preflight.machine import machine, markdown
+
+    facts = machine()
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else markdown(facts))
+
+
+@click.command(short_help="Write a run file for a checkpoint.")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="The snapshot's folder; by default what is found in this one."
+)
+@click.option("--suite", help="LIBERO's suite; by default the one that the checkpoint has statistics of.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("run.yaml"), help="File to write.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@traceback_option
+def init(checkpoint: Path | None, suite: str | None, out: Path, force: bool) -> None:
+    """Write a run file by asking the checkpoint's files, not you; comments say where each value comes from."""
+    from vladoctor.init import write_run
+
+    written = write_run(checkpoint, suite, out, force=force)
+    for warning in written.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"Run file: {written.file}")
+    print(f"next: vladoctor preflight {written.file}")
+
+
+@click.command(short_help="Print shell completion.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@traceback_option
+def completion(shell: str) -> None:
+    r"""Print what makes SHELL complete commands, options, codes, faults, profiles and runs.
+
+    \b
+    bash:  eval "$(vladoctor completion bash)"      in ~/.bashrc
+    zsh:   eval "$(vladoctor completion zsh)"       in ~/.zshrc
+    fish:  vladoctor completion fish > ~/.config/fish/completions/vladoctor.fish
+    """
+    from vladoctor.cli import cli
+    from vladoctor.cli.completing import script
+
+    print(script(cli, shell))
+
+
+COMMANDS = (preflight, report_machine, init, completion)
