@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vladoctor
+from vladoctor.cli.lint import lint_command
 from vladoctor.cli.options import DEBUG, FAILED
 from vladoctor.cli.options import debug as _debug
 from vladoctor.cli.options import format_option as _format_option
@@ -310,6 +311,9 @@ def _diagnose_program(spec: RunSpec, folder: Path, form: str, status_of: str) ->
     return status
 
 
+cli.add_command(lint_command)
+
+
 @cli.command(short_help="Judge recorded episodes again.")
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRACE...")
 @click.option("--run", "run_file", metavar="RUN", help="Run file to take checks, thresholds and profile from.")
@@ -555,10 +559,12 @@ def new_profile(traces: tuple[Path, ...], name: str, out: Path | None) -> None:
 
 
 @cli.command(short_help="Print a JSON Schema.")
-@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix"]), default="run")
+@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix", "config", "lint"]), default="run")
 @_traceback_option
 def schema(name: str) -> None:
-    """Print the JSON Schema of run files (the default), of the run report, of a finding or of a fault matrix."""
+    """Print the JSON Schema of run files (the default), of the run report, of a finding, of a fault matrix,
+    of the settings in pyproject.toml (config), or of what `lint` writes.
+    """
     import json
 
     from vladoctor.schemas import load_schema
