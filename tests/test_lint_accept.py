@@ -232,7 +232,7 @@ share = 3
     assert config.ignored(str(tmp_path / "tests/deep/a.py")) == ("VD6",)
     assert config.profile_of(str(tmp_path / "mine/a.py")) == str(tmp_path / "own.yaml")
     assert config.profile_of(str(tmp_path / "a.py")) == "openvla-libero"
-    told = with_options(config, select=["VD301"], fail_on="stop", profile="openvla-bridge")
+    told = with_options(config, select=["VD301"], fail_on="stop", profile="openvla-simpler")
     assert (told.select, told.fail_on, told.profiles, told.ignore) == (("VD301",), Severity.STOP, {}, ("VD204",))
 
 

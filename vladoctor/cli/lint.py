@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vladoctor.cli.options import Outputs, output_options, split, traceback_option
+from vladoctor.cli.options import FORMATS, Outputs, baseline_options, output_options, split, traceback_option
 from vladoctor.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ FINDINGS = 1
 @click.option("--fix", is_flag=True, help="Mend what can be mended without changing what the program means.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix or --diff: also what may change what it means.")
 @click.option("--diff", is_flag=True, help="Show what --fix would do, and write nothing.")
-@click.option("--baseline", type=click.Path(path_type=Path, dir_okay=False), help="File of findings that are accepted.")
-@click.option("--write-baseline", is_flag=True, help="Accept what is found now: write it into that file.")
+@baseline_options
 @click.option("--warn-unused-ignores", is_flag=True, help="Report comments that accept nothing.")
 @click.option("--show-abstentions", is_flag=True, help="Say what the source does not show, and why.")
 @click.option("--statistics", is_flag=True, help="Only count what was found, by check.")
@@ -41,7 +40,7 @@ FINDINGS = 1
     "--config", "config_file", type=click.Path(path_type=Path), help="A pyproject.toml to take settings from."
 )
 @click.option("--isolated", is_flag=True, help="Take settings from no file.")
-@output_options("full", "concise", "json", "sarif", "github", "junit")
+@output_options("full", "json", *FORMATS)
 @traceback_option
 def lint_command(
     paths: tuple[Path, ...],
@@ -105,7 +104,7 @@ def lint_command(
 
 
 def _deliver(linted: Linted, outputs: Outputs, notes: list[str], *, abstentions: bool, statistics: bool) -> None:
-    from vladoctor.report.formats import FORMATS, render, write_files
+    from vladoctor.report.formats import render, write_files
     from vladoctor.report.reported import shown
 
     written = write_files(linted.report, outputs.files)

@@ -84,6 +84,19 @@ class Outputs:
             write_atomically(self.file, text)
 
 
+FORMATS = ("concise", "sarif", "github", "junit")
+"""What every command can write besides its own formats; see `report.formats`."""
+
+
+def baseline_options(command: F) -> F:
+    """`--baseline` and `--write-baseline`."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    command = click.option(
+        "--write-baseline", is_flag=True, help="Accept what is found now: write it into the baseline."
+    )(command)
+    return click.option("--baseline", type=file, metavar="FILE", help="Known findings, which are accepted.")(command)
+
+
 def output_options(first: str, *others: str) -> Callable[[F], F]:
     """The options of all commands that report findings, as one argument `outputs`; the first format is the default."""
     file = click.Path(path_type=Path, dir_okay=False)

@@ -12,11 +12,9 @@ from vladoctor.report.json import write_atomically
 if TYPE_CHECKING:
     from vladoctor.report.reported import Report
 
-FORMATS = ("concise", "sarif", "github", "junit")
-
 
 def render(report: Report, form: str) -> str:
-    """The report in one of `FORMATS`."""
+    """The report in one of `cli.options.FORMATS`."""
     text: str = importlib.import_module(f"vladoctor.report.{form}").to_text(report)
     return text
 

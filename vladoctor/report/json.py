@@ -48,6 +48,7 @@ def run_report(result: RunResult) -> dict[str, Any]:
             "checks": [_check(check) for check in result.overall.results],
         },
         "episodes": [_episode(diagnosis, result.folder) for diagnosis in result.diagnoses],
+        "accepted": [{"episode": name, **finding.to_json()} for name, finding in result.accepted],
         "failures": list(result.failures),
         "notes": list(result.notes),
     }
