@@ -211,7 +211,7 @@ _COMMAND = "vladoctor.command"
     default="verdict",
     help="Of a command that ends well: the verdict's status, or its own, always.",
 )
-@output_options("text", "json", *FORMATS)
+@output_options("text", "json", *FORMATS, trackers=True)
 @baseline_options
 @_traceback_option
 @click.pass_context
@@ -259,6 +259,12 @@ def diagnose(
     folder = spec.report.folder if out is not None else _unused(spec.report.folder)
     _require_writable(folder)
     accepted = _baseline(baseline, write_baseline)
+    outputs = replace(
+        outputs,
+        tensorboard=outputs.tensorboard or spec.report.tensorboard,
+        wandb=outputs.wandb or spec.report.wandb,
+    )
+    _require_trackers(outputs)
     if spec.loop is not None:
         return _diagnose_program(spec, folder, outputs, status_of, accepted)
 
@@ -336,7 +342,7 @@ cli.add_command(lint_command)
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TRACE...")
 @click.option("--run", "run_file", metavar="RUN", help="Run file to take checks, thresholds and profile from.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write the report into; none by default.")
-@output_options("text", "json", *FORMATS)
+@output_options("text", "json", *FORMATS, trackers=True)
 @baseline_options
 @_traceback_option
 def replay(
@@ -356,6 +362,7 @@ def replay(
     if out is not None:
         _require_writable(out)
     accepted = _baseline(baseline, write_baseline)
+    _require_trackers(outputs)
     with _stdout_to_stderr():
         from vladoctor.session import replay_session
 
@@ -695,7 +702,37 @@ def _write_reports(result: RunResult, folder: Path | None, outputs: Outputs, *, 
         except OSError as error:
             print(f"error: {error.filename or 'a report'}: {error.strerror}", file=sys.stderr)
             status = FAILED
-    return written, status
+    return written, status if _track(result, outputs) else FAILED
+
+
+def _require_trackers(outputs: Outputs) -> None:
+    if outputs.tensorboard is not None:
+        from vladoctor.report.tensorboard import require_tensorboard
+
+        require_tensorboard()
+    if outputs.wandb is not None:
+        from vladoctor.report.wandb import require_wandb
+
+        require_wandb()
+
+
+def _track(result: RunResult, outputs: Outputs) -> bool:
+    """Give experiment trackers their summary; False where one did not take it."""
+    try:
+        if outputs.tensorboard is not None:
+            from vladoctor.report.tensorboard import write_tensorboard
+
+            write_tensorboard(result, outputs.tensorboard)
+        if outputs.wandb is not None:
+            from vladoctor.report.wandb import log_wandb
+
+            with _stdout_to_stderr():
+                log_wandb(result, outputs.wandb)
+    except Exception:  # noqa: BLE001 - somebody else's program, which must not cost the verdict
+        traceback.print_exc()
+        print("error: an experiment tracker did not take the summary", file=sys.stderr)
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -61,12 +61,15 @@ class Outputs:
         form: of stdout, or of `file`.
         file: what would go to stdout; None for stdout itself.
         sarif, junit: written besides.
+        tensorboard, wandb: folder and project of experiment trackers that get a summary.
     """
 
     form: str
     file: Path | None = None
     sarif: Path | None = None
     junit: Path | None = None
+    tensorboard: Path | None = None
+    wandb: str | None = None
 
     @property
     def files(self) -> dict[str, Path | None]:
@@ -97,17 +100,34 @@ def baseline_options(command: F) -> F:
     return click.option("--baseline", type=file, metavar="FILE", help="Known findings, which are accepted.")(command)
 
 
-def output_options(first: str, *others: str) -> Callable[[F], F]:
-    """The options of all commands that report findings, as one argument `outputs`; the first format is the default."""
+def output_options(first: str, *others: str, trackers: bool = False) -> Callable[[F], F]:
+    """The options of all commands that report findings, as one argument `outputs`; the first format is the default.
+
+    Args:
+        trackers: with those of experiment trackers, which take summaries of runs.
+    """
     file = click.Path(path_type=Path, dir_okay=False)
 
     def decorate(command: F) -> F:
         @wraps(command)
         def call(
-            *words: Any, form: str, output_file: Path | None, sarif: Path | None, junit: Path | None, **options: Any
+            *words: Any,
+            form: str,
+            output_file: Path | None,
+            sarif: Path | None,
+            junit: Path | None,
+            tensorboard: Path | None = None,
+            wandb: str | None = None,
+            **options: Any,
         ) -> Any:
-            return command(*words, outputs=Outputs(form, output_file, sarif, junit), **options)
+            outputs = Outputs(form, output_file, sarif, junit, tensorboard, wandb)
+            return command(*words, outputs=outputs, **options)
 
+        folder = click.Path(path_type=Path, file_okay=False)
+        trackings = (
+            click.option("--tensorboard", type=folder, metavar="FOLDER", help="Also write a summary for TensorBoard."),
+            click.option("--wandb", metavar="PROJECT", help="Also log a summary to Weights & Biases."),
+        )
         for option in reversed(
             (
                 click.option(
@@ -124,6 +144,7 @@ def output_options(first: str, *others: str) -> Callable[[F], F]:
                     "--sarif", type=file, metavar="FILE", help="Also write SARIF 2.1.0 (GitHub code scanning)."
                 ),
                 click.option("--junit", type=file, metavar="FILE", help="Also write JUnit XML (Jenkins, GitLab)."),
+                *(trackings if trackers else ()),
             )
         ):
             call = option(call)
