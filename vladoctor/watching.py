@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 
+_FORMATS = {".sarif": "sarif", ".xml": "junit"}
+
 NOTHING_SEEN = (
     "nothing was recorded: no environment that vladoctor knows was stepped and no policy asked; "
     "name yours with doctor.watch_env or doctor.watch_calls"
@@ -269,7 +271,7 @@ class Doctor:
         return stream.getvalue().strip("\n")
 
     def report(self, path: str | Path) -> Path:
-        """Write the report: a page for a name that ends in .html, data for .json.
+        """Write the report: a page for a name that ends in .html, data for .json, SARIF for .sarif, JUnit for .xml.
 
         Raises:
             UserError: the block has not ended, or the name ends otherwise.
@@ -286,8 +288,14 @@ class Doctor:
             from vladoctor.report.json import write_json
 
             write_json(self.result, path)
+        elif path.suffix in _FORMATS:
+            from vladoctor.report.formats import write_files
+            from vladoctor.report.reported import of_run
+
+            write_files(of_run(self.result), {_FORMATS[path.suffix]: path})
         else:
-            raise UserError("a report is a page or data", where=str(path), remedy="name it .html or .json")
+            known = ", ".join((".html", ".json", *_FORMATS))
+            raise UserError("a report has a format by its name", where=str(path), remedy=f"end it in one of {known}")
         return path
 
     def __repr__(self) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from vladoctor.check import Severity
 from vladoctor.lint.cells import line_in_file
-from vladoctor.places import Place, way
-from vladoctor.report.reported import Report, relative, shown
+from vladoctor.places import Place
+from vladoctor.report.reported import Report, relative, short_way, shown
 
 LEVELS = {Severity.STOP: "error", Severity.FIX: "warning", Severity.LOOK: "notice"}
 
@@ -27,7 +27,7 @@ def to_text(report: Report) -> str:
         parts = [finding.message]
         if one.place is None or (place is not None and place.cell is not None):
             parts.insert(0, f"{one.where}:")
-        parts += [f"The way there: {way(finding.trail)}"] if finding.trail else []
+        parts += [f"The way there: {short_way(finding.trail)}"] if finding.trail else []
         parts += [finding.remedy, f"more: vladoctor explain {finding.code}"]
         title = f"{finding.code} {finding.name}"
         lines.append(command(LEVELS[finding.severity], "\n".join(parts), _where(place, report.texts), title))

@@ -31,6 +31,7 @@ from vladoctor.facts.coverage import PARTLY, SEEN, UNSEEN, Coverage
 from vladoctor.records import Episode, Frame
 from vladoctor.report import acquittal, markup, seen
 from vladoctor.report.json import CONFIDENCE, success_interval, trials, write_atomically
+from vladoctor.report.reported import short_way, shown
 from vladoctor.report.seen import INCLUDED
 from vladoctor.report.svg import Mark, Series, line_chart, number
 from vladoctor.result import RunResult
@@ -120,6 +121,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        place=shown,
+        way=short_way,
         prose=markup.prose, inline=markup.inline, value=markup.value, plain=markup.plain, visible=markup.visible
     )
     environment.globals.update(severities=SEVERITIES)

@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 
 import vladoctor
 from vladoctor.diagnosis import Finding
-from vladoctor.places import way
-from vladoctor.report.reported import Looked, Report, Trouble, shown
+from vladoctor.report.reported import Looked, Report, Trouble, short_way, shown
 
 
 def to_text(report: Report) -> str:
@@ -89,7 +88,7 @@ def _told(finding: Finding) -> str:
     if finding.place is not None:
         parts.append(f"at {shown(finding.place)}")
     if finding.trail:
-        parts.append(f"the way there: {way(finding.trail)}")
+        parts.append(f"the way there: {short_way(finding.trail)}")
     parts += [
         f"{key}: {finding.evidence[key]}" for key in ("expected", "seen") if finding.evidence.get(key) is not None
     ]

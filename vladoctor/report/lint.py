@@ -17,9 +17,9 @@ from vladoctor.check import Severity
 from vladoctor.diagnosis import Finding
 from vladoctor.lint.cells import text_at
 from vladoctor.lint.result import LintResult
-from vladoctor.places import Place, way
+from vladoctor.places import Place
 from vladoctor.report.console import COLOURS, Glyphs, glyphs_for, hang, make_console, plural, prose, table
-from vladoctor.report.reported import Report, Reported, shown
+from vladoctor.report.reported import Report, Reported, short_way, shown
 
 CONTEXT = 1
 """Lines shown before and after what is meant."""
@@ -135,7 +135,7 @@ class _View:
             if finding.evidence.get(key) is not None
         ]
         if finding.trail:
-            rows.insert(0, ("way", Text(_short_way(finding), overflow="fold")))
+            rows.insert(0, ("way", Text(short_way(finding.trail), overflow="fold")))
         if rows:
             yield Padding(table(rows), (0, 0, 0, 2))
         yield hang(self.glyphs.do, prose(finding.remedy), style="bold green")
@@ -175,12 +175,3 @@ class _View:
 def _cells(source: str) -> str:
     """Without what would move the cursor; a tab is four columns."""
     return "".join(sign if sign.isprintable() else " " for sign in source.replace("\t", "    "))
-
-
-def _short_way(finding: Finding) -> str:
-    """The way, each place without its folders: they stand in the head already, or are found by their names."""
-    hops = []
-    for hop in finding.trail:
-        name = hop.place.file.replace("\\", "/").rpartition("/")[2] if hop.place else ""
-        hops.append(f"{hop.label} {name}:{hop.place.line}" if hop.place and hop.place.line else hop.label)
-    return " -> ".join(hops) if hops else way(finding.trail)

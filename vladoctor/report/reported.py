@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vladoctor.check import Severity
-from vladoctor.places import Place
+from vladoctor.places import Hop, Place
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import CheckResult, Finding
@@ -233,6 +233,15 @@ def shown(place: Place) -> str:
     """A place as editors and other linters write it: "eval.py:57:9", "demo.ipynb:cell 3:4:1"."""
     cell = f":cell {place.cell}" if place.cell is not None else ""
     return f"{relative(place.file)}{cell}" + (f":{place.line}:{place.column}" if place.line else "")
+
+
+def short_way(trail: Sequence[Hop]) -> str:
+    """The way that data took, each place by its file's name alone, as people say it."""
+    hops = []
+    for hop in trail:
+        name = Path(hop.place.file).name if hop.place else ""
+        hops.append(f"{hop.label} {name}:{hop.place.line}" if hop.place and hop.place.line else hop.label)
+    return " -> ".join(hops)
 
 
 def line_of(place: Place, texts: Mapping[str, str]) -> str:

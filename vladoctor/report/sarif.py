@@ -21,8 +21,8 @@ import vladoctor
 from vladoctor.check import Severity, all_checks
 from vladoctor.diagnosis import Finding
 from vladoctor.lint.cells import line_in_file, text_at
-from vladoctor.places import Edit, Fix, Place, way
-from vladoctor.report.reported import COMMENT, Report, Reported, Trouble, relative, shown
+from vladoctor.places import Edit, Fix, Place
+from vladoctor.report.reported import COMMENT, Report, Reported, Trouble, relative, short_way, shown
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {Severity.STOP: "error", Severity.FIX: "warning", Severity.LOOK: "note"}
@@ -151,7 +151,7 @@ def _message(one: Reported) -> str:
     if one.place is None or one.place.cell is not None:
         parts.insert(0, f"{one.where}:")
     if finding.trail:
-        parts.append(f"The way there: {way(finding.trail)}.")
+        parts.append(f"The way there: {short_way(finding.trail)}.")
     # `[text](target)` would be a link; code can look like one.
     return " ".join([*parts, finding.remedy]).replace("](", "] (")
 

@@ -36,6 +36,7 @@ from vladoctor.report.console import (
     visible,
 )
 from vladoctor.report.json import success_interval, trials
+from vladoctor.report.reported import short_way, shown
 from vladoctor.result import FAILED, FINDINGS, INCOMPLETE, Progress, RunResult
 
 if TYPE_CHECKING:
@@ -199,6 +200,10 @@ class _Summary:
         where = dot.join((finding.severity.value, f"stage {finding.stage.value}", _since(finding)))
         parts: list[RenderableType] = [Text(where, style=COLOURS[finding.severity])]
         parts += [prose(finding.message), *self._evidence(finding.evidence)]
+        if finding.place is not None:
+            rows = [("in", Text(shown(finding.place)))]
+            rows += [("way", Text(short_way(finding.trail), overflow="fold"))] if finding.trail else []
+            parts.append(Padding(table(rows), (0, 0, 0, 2)))
         parts.append(hang(self.glyphs.do, prose(finding.remedy), style="bold green"))
         parts.append(Text(f"more: vladoctor explain {finding.code}", style="dim"))
         return Group(*parts)
