@@ -123,7 +123,11 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         place=shown,
         way=short_way,
-        prose=markup.prose, inline=markup.inline, value=markup.value, plain=markup.plain, visible=markup.visible
+        prose=markup.prose,
+        inline=markup.inline,
+        value=markup.value,
+        plain=markup.plain,
+        visible=markup.visible,
     )
     environment.globals.update(severities=SEVERITIES)
     return environment

@@ -43,7 +43,7 @@ def _suite(report: Report, subject: str, cases: list[Looked]) -> ElementTree.Ele
         case = ElementTree.SubElement(
             suite,
             "testcase",
-            name=f"{looked.code} {looked.name}",
+            name=_text(f"{looked.code} {looked.name}".strip()),
             classname=_text(f"vladoctor.{report.command}.{subject}"),
         )
         output: list[str] = list(looked.notes) if looked.state == "passed" else []

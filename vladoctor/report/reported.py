@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Severity
 from vladoctor.places import Hop, Place
@@ -191,6 +191,33 @@ def of_run(result: RunResult) -> Report:
         result.fail_on,
         home=_home(result),
         texts=result.texts,
+    )
+
+
+def of_preflight(result: Any) -> Report:
+    """What a `vladoctor.preflight.result.Preflight` found, each level a subject and each look a test case."""
+    merged: dict[tuple[object, ...], Reported] = {}
+    looked: list[Looked] = []
+    for item in result.items:
+        subject, finding = f"level {item.level}", item.finding
+        if finding is not None:
+            key = (finding.code, finding.message, finding.place)
+            identity = (finding.code, "preflight", item.what, kind(finding))
+            merged.setdefault(key, Reported(finding, (f"{subject}: {item.what}",), finding.place, "", identity))
+        state = {"ok": "passed", "problem": "failed"}.get(item.state, item.state)
+        notes = tuple(note for note in (item.value, item.reason if state == "abstained" else "") if note)
+        error = item.reason if state == "crashed" else ""
+        found = (finding,) if finding is not None else ()
+        looked.append(Looked(subject, finding.code if finding else "", item.what, state, notes, error, found))
+    troubles = [Trouble(f"{one.what}: {_last_line(one.reason)}") for one in result.items if one.state == "crashed"]
+    return Report(
+        "preflight",
+        _numbered(merged.values()),
+        looked,
+        troubles,
+        result.exit_status,
+        result.fail_on,
+        home=Place(result.source, 1) if Path(result.source).is_file() else Place("run.yaml", 1),
     )
 
 

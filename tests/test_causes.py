@@ -1,0 +1,157 @@
+"""A run's finding gets the place in the source that it comes from, and never more than that."""
+
+from __future__ import annotations
+
+import sys
+import time
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diagnoses import ORIENTATION, PROMPT, SATURATION, diagnosis, result
+from linted import finding, loop, mirrored
+
+from vladoctor.check import Severity
+from vladoctor.launch import causes
+from vladoctor.launch.causes import root_of, same, scripts, with_causes
+from vladoctor.lint.result import LintResult
+from vladoctor.places import Place
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable[..., LintResult]], None]:
+    """Puts something in the place of the linter that fails as a linter can, or finds what is wanted."""
+    monkeypatch.chdir(tmp_path)
+    Path("eval.py").write_text("evaluate()\n")
+
+    def put(function: Callable[..., LintResult]) -> None:
+        module = types.ModuleType("vladoctor.lint.run")
+        module.lint_paths = function  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "vladoctor.lint.run", module)
+
+    return put
+
+
+def _program(*words: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    return [{"arguments": list(words), "folder": str(folder or Path.cwd())}]
+
+
+def _finds(*places: Place, file: str = "eval.py", **other: Any) -> Callable[..., LintResult]:
+    return lambda *_, **__: LintResult([loop(Place(file, 1), [mirrored(place, **other) for place in places])])
+
+
+def test_the_same_finding_gets_its_place(engine: Any) -> None:
+    place = Place("helpers.py", 2, 3, 2, 9)
+    engine(_finds(place))
+    run = with_causes(result(diagnosis(1, [ORIENTATION, SATURATION]), diagnosis(2)), _program("python", "eval.py"))
+    first, second = run.diagnoses[0].findings
+    assert (first.place, first.trail[1].label) == (place, "[::-1]")
+    assert first.message == ORIENTATION.message
+    assert second.place is None
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        _finds(Place("a.py", 2), evidence={"expected": "rot180", "seen": "identity"}),
+        _finds(Place("a.py", 2), Place("b.py", 2)),
+        _finds(),
+        lambda *_, **__: LintResult(
+            [loop(Place("eval.py", 1), [finding("VD301", "prompt-template", Severity.FIX, Place("a.py", 1))])]
+        ),
+    ],
+    ids=["another element", "two places", "nothing", "another check"],
+)
+def test_what_is_not_certain_gets_none(engine: Any, found: Callable[..., LintResult]) -> None:
+    engine(found)
+    run = with_causes(result(diagnosis(1, [ORIENTATION])), _program("python", "eval.py"))
+    assert run.diagnoses[0].findings == (ORIENTATION,)
+    assert run.notes == ()
+
+
+def test_the_loop_of_the_script_itself_comes_first(engine: Any) -> None:
+    own = Path("eval.py").absolute()
+    engine(
+        lambda *_, **__: LintResult(
+            [
+                loop(Place("other.py", 1), [mirrored(Place("other.py", 9))]),
+                loop(Place(str(own), 1), [mirrored(Place("mine.py", 9))]),
+            ]
+        )
+    )
+    run = with_causes(result(diagnosis(1, [ORIENTATION])), _program("python", "eval.py"))
+    assert run.diagnoses[0].findings[0].place == Place("mine.py", 9)
+
+
+def test_a_linter_that_fails_is_a_note(engine: Any) -> None:
+    def fail(*_: Any, **__: Any) -> LintResult:
+        raise RecursionError("too deep")
+
+    engine(fail)
+    before = result(diagnosis(1, [ORIENTATION]))
+    run = with_causes(before, _program("python", "eval.py"))
+    assert run.notes == ("the source was not searched for causes: RecursionError: too deep",)
+    assert (run.diagnoses, run.exit_status) == (before.diagnoses, before.exit_status)
+
+
+def test_a_linter_that_takes_too_long_is_a_note(engine: Any) -> None:
+    def sleep(*_: Any, **__: Any) -> LintResult:
+        time.sleep(5)
+        return LintResult()
+
+    engine(sleep)
+    started = time.monotonic()
+    run = with_causes(result(diagnosis(1, [ORIENTATION])), _program("python", "eval.py"), budget=0.1)
+    assert time.monotonic() - started < 2
+    assert "it took longer than 0.1 s" in run.notes[0]
+
+
+def test_a_healthy_run_is_not_linted(engine: Any) -> None:
+    def fail(*_: Any, **__: Any) -> LintResult:
+        raise AssertionError
+
+    engine(fail)
+    assert with_causes(result(diagnosis(1)), _program("python", "eval.py")).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "ran"),
+    [
+        (["python", "eval.py", "--x", "other.py"], ["eval.py"]),
+        (["python", "-u", "-W", "ignore", "eval.py"], ["eval.py"]),
+        (["python", "-m", "pkg.main", "eval.py"], ["pkg/main.py"]),
+        (["python", "-m", "pkg"], ["pkg/__main__.py", "pkg/__init__.py"]),
+        (["python", "-m", "vladoctor.launch.call", "pkg.main:evaluate", "{}"], ["pkg/main.py"]),
+        (["python", "-c", "import eval", "eval.py"], []),
+        (["python", "missing.py"], []),
+        (["python", "site-packages/tool.py"], []),
+        (["python"], []),
+    ],
+)
+def test_scripts_of_a_program(tmp_path: Path, words: list[str], ran: list[str]) -> None:
+    for name in ("eval.py", "pkg/main.py", "pkg/__main__.py", "pkg/__init__.py", "site-packages/tool.py", "other.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert scripts(_program(*words, folder=tmp_path)) == [tmp_path / name for name in ran]
+
+
+def test_vladoctors_own_files_are_nobodys_loop() -> None:
+    assert scripts(_program("python", str(Path(causes.__file__)))) == []
+
+
+def test_the_repository_of_a_script(tmp_path: Path) -> None:
+    (tmp_path / "repo" / "deep").mkdir(parents=True)
+    script = tmp_path / "repo" / "deep" / "eval.py"
+    assert root_of(script) == script.parent
+    (tmp_path / "repo" / "pyproject.toml").touch()
+    assert root_of(script) == tmp_path / "repo"
+
+
+def test_a_prompt_in_the_source_has_a_hole_where_the_instruction_goes() -> None:
+    source = "In: What action should the robot take to {instruction}? Out:"
+    read = finding("VD301", "prompt-template", Severity.FIX, None, evidence={"seen": source})
+    assert same(PROMPT, read)
+    assert not same(PROMPT, replace(read, evidence={"seen": source.replace("take", "make")}))
