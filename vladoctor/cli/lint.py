@@ -105,10 +105,8 @@ def lint_command(
 
 def _deliver(linted: Linted, outputs: Outputs, notes: list[str], *, abstentions: bool, statistics: bool) -> None:
     from vladoctor.report.formats import render, write_files
-    from vladoctor.report.reported import shown
 
     written = write_files(linted.report, outputs.files)
-    warnings = [f"{shown(place)}: {what}" for place, what in linted.unused]
     if statistics:
         from vladoctor.report.lint import print_statistics
 
@@ -123,12 +121,12 @@ def _deliver(linted: Linted, outputs: Outputs, notes: list[str], *, abstentions:
         from vladoctor.report.lint import print_lint
 
         stream = io.StringIO() if outputs.file else None
-        notes = [*notes, *warnings, *(f"Report: {path}" for path in written)]
+        notes = [*notes, *(f"Report: {path}" for path in written)]
         print_lint(linted.report, linted.result, abstentions=abstentions, notes=notes, stream=stream)
         if stream is not None:
             outputs.put(stream.getvalue())
         return
-    for line in (*notes, *warnings):
+    for line in notes:
         print(line, file=sys.stderr)
 
 

@@ -16,8 +16,7 @@ from vladoctor.lint.config import LintConfig
 from vladoctor.lint.fixes import Mended, plan_fixes
 from vladoctor.lint.result import LintResult
 from vladoctor.lint.suppress import Ignores, matches
-from vladoctor.places import Place
-from vladoctor.report.reported import BASELINE, COMMENT, CONFIGURATION, Report, of_lint
+from vladoctor.report.reported import BASELINE, COMMENT, CONFIGURATION, Report, Trouble, of_lint
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import SourceDiagnosis
@@ -32,17 +31,15 @@ class Linted:
 
     Attributes:
         report: as every format is made from it.
-        unused: (place, what is wrong) of comments that accept nothing; looked for only when asked.
         exit_status: of the result, and 1 where comments accept nothing.
     """
 
     result: LintResult
     report: Report
-    unused: Sequence[tuple[Place, str]] = ()
 
     @property
     def exit_status(self) -> int:
-        return self.result.exit_status or (1 if self.unused else 0)
+        return self.result.exit_status or (1 if self.report.warnings else 0)
 
 
 def lint(paths: Sequence[Path], config: LintConfig, *, baseline: bool = True) -> Linted:
@@ -100,7 +97,6 @@ def accept(found: LintResult, config: LintConfig, checks: Sequence[Check], *, ba
                 accepted[id(finding)] = BASELINE
         result = replace(result, suppressed=[everything[key] for key in accepted])
         report = of_lint(result, accepted, base=base)
-    unused: Sequence[tuple[Place, str]] = ()
     if config.warn_unused_ignores:
         files = {loop.facts.place.file for loop in result.loops} | {
             file for loop in result.loops for file in _followed(loop)
@@ -109,8 +105,9 @@ def accept(found: LintResult, config: LintConfig, checks: Sequence[Check], *, ba
         every = Ignores(texts)
         for loop, finding in _findings(result):
             every.accept(finding.code, finding.name, finding.place or loop.facts.place)
-        unused = list(every.unused(sorted(texts), [(check.code, check.name) for check in checks]))
-    return Linted(result, report, unused)
+        unused = every.unused(sorted(texts), [(check.code, check.name) for check in checks])
+        report = replace(report, warnings=[Trouble(what, place) for place, what in unused])
+    return Linted(result, report)
 
 
 def write_known(linted: Linted, file: Path) -> int:

@@ -12,13 +12,14 @@ def to_text(report: Report) -> str:
         finding = one.finding
         lines.append(f"{one.where}: {finding.code} [{finding.severity.value}] {finding.name}: {flat(finding.message)}")
     lines += [trouble_line(trouble) for trouble in report.troubles]
+    lines += [trouble_line(warning, "warning") for warning in report.warnings]
     return "".join(f"{line}\n" for line in lines)
 
 
-def trouble_line(trouble: Trouble) -> str:
+def trouble_line(trouble: Trouble, level: str = "error") -> str:
     """As a line: "eval.py:3: error: it does not parse"."""
     where = f"{shown(trouble.place)}: " if trouble.place else ""
-    return f"{where}error: {flat(trouble.message)}"
+    return f"{where}{level}: {flat(trouble.message)}"
 
 
 def flat(text: str) -> str:

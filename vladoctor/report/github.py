@@ -31,10 +31,11 @@ def to_text(report: Report) -> str:
         parts += [finding.remedy, f"more: vladoctor explain {finding.code}"]
         title = f"{finding.code} {finding.name}"
         lines.append(command(LEVELS[finding.severity], "\n".join(parts), _where(place, report.texts), title))
-    for trouble in report.troubles:
+    told = [("error", one) for one in report.troubles] + [("notice", one) for one in report.warnings]
+    for level, trouble in told:
         where = _where(trouble.place or report.home, report.texts)
         message = f"{shown(trouble.place)}: {trouble.message}" if trouble.place else trouble.message
-        lines.append(command("error", message, where, f"vladoctor {report.command}"))
+        lines.append(command(level, message, where, f"vladoctor {report.command}"))
     return "".join(f"{line}\n" for line in lines)
 
 

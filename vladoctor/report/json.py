@@ -88,6 +88,9 @@ def lint_report(report: Report, result: LintResult) -> dict[str, Any]:
             }
             for loop in result.loops
         ],
+        "warnings": [
+            {"place": one.place.to_json() if one.place else None, "message": one.message} for one in report.warnings
+        ],
         "skipped": [{"place": one.place.to_json(), "reason": one.reason} for one in result.skipped],
     }
     plain: dict[str, Any] = _jsonable(document)

@@ -18,6 +18,7 @@ from vladoctor.diagnosis import Finding
 from vladoctor.lint.cells import text_at
 from vladoctor.lint.result import LintResult
 from vladoctor.places import Place
+from vladoctor.report import concise
 from vladoctor.report.console import COLOURS, Glyphs, glyphs_for, hang, make_console, plural, prose, table
 from vladoctor.report.reported import Report, Reported, short_way, shown
 
@@ -42,7 +43,7 @@ def print_lint(
 
     Args:
         abstentions: also say what was looked for and not found out, loop by loop.
-        notes: said before the summary: fixes that were applied, comments that accept nothing.
+        notes: said before the summary: fixes that were applied.
     """
     console = make_console(stream or sys.stdout, width=width, colour=colour)
     view = _View(report, glyphs_for(console))
@@ -105,8 +106,9 @@ class _View:
 
     def troubles(self) -> Iterable[RenderableType]:
         for trouble in self.report.troubles:
-            where = f"{shown(trouble.place)}: " if trouble.place else ""
-            yield Text(f"{where}error: {trouble.message}", style="bold red", overflow="fold")
+            yield Text(concise.trouble_line(trouble), style="bold red", overflow="fold")
+        for warning in self.report.warnings:
+            yield Text(concise.trouble_line(warning, "warning"), style="yellow", overflow="fold")
 
     def silent(self, result: LintResult) -> Iterable[RenderableType]:
         """What the source does not show, and why."""

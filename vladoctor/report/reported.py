@@ -96,6 +96,7 @@ class Report:
         command: "diagnose", "preflight" or "lint".
         found: in the order in which they are told, accepted ones too.
         looked: every check of every subject.
+        troubles: what could not be looked at. warnings: of what people accept: comments that accept nothing.
         home: where that is shown which has no place in the source, because GitHub shows nothing else: the run file, or
             the script.
         fail_on: the mildest severity that counts for the exit status.
@@ -109,6 +110,7 @@ class Report:
     fail_on: Severity = Severity.LOOK
     home: Place | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[Trouble] = ()
 
     @property
     def counted(self) -> list[Reported]:

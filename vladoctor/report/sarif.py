@@ -68,7 +68,10 @@ def log(report: Report) -> dict[str, Any]:
             {
                 "executionSuccessful": report.exit_status != 2,
                 "exitCode": report.exit_status,
-                "toolExecutionNotifications": [_notification(trouble, report.texts) for trouble in troubles],
+                "toolExecutionNotifications": [
+                    *(_notification(trouble, report.texts) for trouble in troubles),
+                    *(_notification(warning, report.texts, "note") for warning in report.warnings),
+                ],
             }
         ],
         "results": [_result(one, number, report) for one in report.found if id(one) in kept],
@@ -224,7 +227,7 @@ def _artifact(file: str) -> dict[str, Any]:
     return {"uri": quote(name), "uriBaseId": ROOT}
 
 
-def _notification(trouble: Trouble, texts: Mapping[str, str]) -> dict[str, Any]:
+def _notification(trouble: Trouble, texts: Mapping[str, str], level: str = "error") -> dict[str, Any]:
     where: Sequence[Any] = [_location(trouble.place, texts)] if trouble.place else []
     text = f"{shown(trouble.place)}: {trouble.message}" if trouble.place else trouble.message
-    return {"level": "error", "message": {"text": text}, **({"locations": where} if where else {})}
+    return {"level": level, "message": {"text": text}, **({"locations": where} if where else {})}
