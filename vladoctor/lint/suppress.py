@@ -15,6 +15,7 @@ import ast
 import io
 import re
 import tokenize
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -153,7 +154,9 @@ def _comments(text: str) -> Iterator[tuple[int, int, str]]:
 def _statements(text: str) -> list[tuple[int, int]]:
     """First and last line of every statement, of one with a body of its head."""
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of literals and escapes, which are not ours to judge
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     spans = []
