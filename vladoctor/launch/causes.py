@@ -9,7 +9,6 @@ The run's verdict does not depend on it: whatever goes wrong here, or takes too 
 
 from __future__ import annotations
 
-import inspect
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from vladoctor.report.reported import relative
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import Finding
-    from vladoctor.lint.result import LintResult
     from vladoctor.result import RunResult
 
 BUDGET_S = 10.0
@@ -114,13 +112,18 @@ def _script(arguments: list[str], folder: Path) -> Iterator[Path]:
 
 
 def _with_causes(result: RunResult, processes: Sequence[Mapping[str, Any]], codes: set[str]) -> RunResult:
+    from vladoctor.lint.command import judge
+
     found = scripts(processes)
     if not found:
         return result
     name = (result.run.get("profile") or {}).get("name") or ""
     thresholds = result.spec.checks.thresholds if result.spec else {}
     checks = [check for check in all_checks() if check.code in codes and check.judge_source]
-    linted = [_lint(script, checks, thresholds, str(name)) for script in found]
+    linted = [
+        judge([Path(relative(str(script)))], checks, thresholds, root_of(script), lambda _: str(name))
+        for script in found
+    ]
     sources = [
         (replace(finding, place=finding.place or loop.facts.place), loop.facts.place.file in map(str, found))
         for one in linted
@@ -142,16 +145,6 @@ def _with_causes(result: RunResult, processes: Sequence[Mapping[str, Any]], code
         overall=replace(result.overall, findings=tuple(map(placed, result.overall.findings))),
         texts={**result.texts, **{file: text for one in linted for file, text in one.texts.items()}},
     )
-
-
-def _lint(script: Path, checks: Sequence[Any], thresholds: Mapping[str, Any], profile: str) -> LintResult:
-    from vladoctor.lint.run import lint_paths
-
-    options: dict[str, Any] = {}
-    if "profile_of" in inspect.signature(lint_paths).parameters:
-        options["profile_of"] = lambda _: profile
-    found: LintResult = lint_paths([Path(relative(str(script)))], checks, thresholds, root_of(script), **options)
-    return found
 
 
 def _noted(result: RunResult, note: str) -> RunResult:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vladoctor.baseline import known_in_source, read_baseline, write_baseline
 from vladoctor.check import Check, all_checks
-from vladoctor.diagnosis import Finding
+from vladoctor.diagnosis import Finding, SourceDiagnosis, diagnose_source
 from vladoctor.errors import UserError
 from vladoctor.lint.cells import is_notebook
 from vladoctor.lint.config import LintConfig
 from vladoctor.lint.fixes import Mended, plan_fixes
 from vladoctor.lint.result import LintResult
+from vladoctor.lint.run import lint_paths
+from vladoctor.lint.sources import walk
 from vladoctor.lint.suppress import Ignores, matches
+from vladoctor.profiles import load_profile
 from vladoctor.report.reported import BASELINE, COMMENT, CONFIGURATION, Report, Trouble, of_lint
-
-if TYPE_CHECKING:
-    from vladoctor.diagnosis import SourceDiagnosis
 
 ROUNDS = 10
 """A fix can uncover another one; more rounds than this are two that undo each other."""
@@ -49,7 +48,7 @@ def lint(paths: Sequence[Path], config: LintConfig, *, baseline: bool = True) ->
         baseline: whether to use the settings' baseline.
 
     Raises:
-        UserError: a path is not there, or the baseline is none.
+        UserError: a path is not there, or the baseline or a profile is none.
     """
     for path in paths:
         if not path.exists():
@@ -57,8 +56,35 @@ def lint(paths: Sequence[Path], config: LintConfig, *, baseline: bool = True) ->
                 "there is no such file or folder", where=str(path), remedy="name a script, notebook or folder"
             )
     checks = selected(config)
-    found = _lint_paths(paths, checks, config)
+    files = [file for file in walk(paths) if not config.excluded(str(file))] if config.exclude else paths
+    found = judge(files, checks, config.thresholds, config.root, config.profile_of)
     return accept(found, config, checks, baseline=baseline)
+
+
+def judge(
+    paths: Sequence[Path],
+    checks: Sequence[Check],
+    thresholds: Mapping[str, Mapping[str, float]],
+    root: Path,
+    profile_of: Callable[[str], str],
+) -> LintResult:
+    """What the engine finds, held against another profile where one is named.
+
+    Args:
+        profile_of: file of a loop -> the profile that is wanted for it, or "".
+
+    Raises:
+        UserError: a profile is none.
+    """
+    result = lint_paths(paths, checks, thresholds, root)
+    loops = []
+    for loop in result.loops:
+        name = profile_of(loop.facts.place.file)
+        if name and name != loop.facts.profile.name:
+            loop = diagnose_source(replace(loop.facts, profile=load_profile(name)), checks, thresholds)
+        loops.append(loop)
+    named = {finding.place.file for loop in loops for finding in loop.findings if finding.place is not None}
+    return replace(result, loops=loops, texts={**_read(named - {*result.texts}), **result.texts})
 
 
 def selected(config: LintConfig) -> list[Check]:
@@ -138,14 +164,6 @@ def mend(paths: Sequence[Path], config: LintConfig, linted: Linted, *, unsafe: b
             done.files[file] = (done.files[file][0] if file in done.files else before, after)
         linted = lint(paths, config)
     return linted, done
-
-
-def _lint_paths(paths: Sequence[Path], checks: Sequence[Check], config: LintConfig) -> LintResult:
-    from vladoctor.lint.run import lint_paths
-    from vladoctor.lint.sources import walk
-
-    files = [file for file in walk(paths) if not config.excluded(str(file))] if config.exclude else paths
-    return lint_paths(files, checks, config.thresholds, config.root)
 
 
 def _findings(result: LintResult) -> list[tuple[SourceDiagnosis, Finding]]:
