@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
 import sys
 import time
-import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import Any
 import pytest
 from diagnoses import ORIENTATION, PROMPT, SATURATION, diagnosis, result
 from linted import finding, loop, mirrored
+from programs import bare, watched
 
 from vladoctor.check import Severity
 from vladoctor.launch import causes
 from vladoctor.launch.causes import root_of, same, scripts, with_causes
+from vladoctor.lint import command
 from vladoctor.lint.result import LintResult
 from vladoctor.places import Place
 
@@ -28,9 +32,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callabl
     Path("eval.py").write_text("evaluate()\n")
 
     def put(function: Callable[..., LintResult]) -> None:
-        module = types.ModuleType("vladoctor.lint.run")
-        module.lint_paths = function  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "vladoctor.lint.run", module)
+        monkeypatch.setattr(command, "lint_paths", function)
 
     return put
 
@@ -155,3 +157,65 @@ def test_a_prompt_in_the_source_has_a_hole_where_the_instruction_goes() -> None:
     read = finding("VD301", "prompt-template", Severity.FIX, None, evidence={"seen": source})
     assert same(PROMPT, read)
     assert not same(PROMPT, replace(read, evidence={"seen": source.replace("take", "make")}))
+
+
+# --- With the linter itself ---
+
+CLIENT = Path(__file__).parent / "clients" / "official"
+
+
+def _broken_client(folder: Path) -> tuple[Path, int]:
+    """The official evaluation with a flip in the place of the rotation; the line of it."""
+    shutil.copytree(CLIENT, folder / "client")
+    helper = folder / "client" / "libero_utils.py"
+    text = helper.read_text()
+    assert text.count("frame[::-1, ::-1]") == 1
+    helper.write_text(text.replace("frame[::-1, ::-1]", "frame[::-1]"))
+    line = next(number for number, row in enumerate(helper.read_text().splitlines(), 1) if "frame[::-1]" in row)
+    return folder / "client" / "run_libero_eval.py", line
+
+
+def test_the_flip_in_a_helper_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script, line = _broken_client(tmp_path)
+    run = with_causes(
+        result(diagnosis(1, [ORIENTATION])), _program("python", str(script), "--pretrained_checkpoint", "weights")
+    )
+    assert run.notes == ()
+    place = run.diagnoses[0].findings[0].place
+    assert place is not None
+    assert (Path(place.file).name, place.line) == ("libero_utils.py", line)
+    assert run.texts[place.file].splitlines()[line - 1].strip() == "return frame[::-1]"
+
+
+def test_a_healthy_source_names_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault was made elsewhere, in the environment say: the source has no place for it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(CLIENT, tmp_path / "client")
+    run = with_causes(
+        result(diagnosis(1, [ORIENTATION])), _program("python", "client/run_libero_eval.py", folder=tmp_path)
+    )
+    assert run.diagnoses[0].findings == (ORIENTATION,)
+    assert run.notes == ()
+
+
+@pytest.mark.simulator
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_watched_program_names_its_line(tmp_path: Path) -> None:
+    """All of it: the official evaluation with a flip, in LIBERO, watched, judged, and its source read."""
+    script, line = _broken_client(tmp_path)
+    clients = CLIENT.parent
+    exports = bare([sys.executable, clients / "libero_home.py", tmp_path / "home"], tmp_path).out.splitlines()
+    env = dict(shlex.split(row)[1].split("=", 1) for row in exports)
+    checkpoint = clients.parents[1] / "fixtures" / "tiny-openvla"
+    arguments = ["--pretrained_checkpoint", checkpoint, "--task_id", "0", "--num_trials", "1", "--max_steps", "4"]
+    ended = watched([sys.executable, script, *arguments], tmp_path, "--sarif", "a.sarif", env=env)
+    found = json.loads((ended.folder / "report.json").read_text())
+    finding = next(one for one in found["episodes"][0]["findings"] if one["code"] == "VD201")
+    assert (Path(finding["place"]["file"]).name, finding["place"]["line"]) == ("libero_utils.py", line)
+    assert f"libero_utils.py:{line}:" in ended.err
+    assert "libero_utils.py" in (ended.folder / "report.html").read_text()
+    results = json.loads((tmp_path / "a.sarif").read_text())["runs"][0]["results"]
+    flip = next(one for one in results if one["ruleId"] == "VD201")
+    assert flip["locations"][0]["physicalLocation"]["region"]["startLine"] == line

@@ -358,7 +358,7 @@ def test_checks_and_profiles(session: Session, capsys: pytest.CaptureFixture[str
     assert "libero_utils.py" in text
 
 
-@pytest.mark.parametrize("name", ["", "run", "report", "finding"])
+@pytest.mark.parametrize("name", ["", "run", "report", "finding", "config", "lint"])
 def test_schema_is_json(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert cli.run(["schema", *filter(None, [name])]) == 0
     assert json.loads(capsys.readouterr().out)["$id"] == f"urn:vladoctor:schema:{name or 'run'}:1"

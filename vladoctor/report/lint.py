@@ -48,7 +48,8 @@ def print_lint(
     console = make_console(stream or sys.stdout, width=width, colour=colour)
     view = _View(report, glyphs_for(console))
     for part in (*view.findings(), *view.troubles(), *(view.silent(result) if abstentions else ())):
-        console.print(part)
+        # Lines that begin with a place stay whole, so that they can be clicked and searched for.
+        console.print(part, soft_wrap=isinstance(part, Text))
     for note in notes:
         console.print(Text(note, style="yellow"), soft_wrap=True)
     console.print(Text(summary(report, result), style=_style(report)), soft_wrap=True)
