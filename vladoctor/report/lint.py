@@ -45,14 +45,19 @@ def print_lint(
         abstentions: also say what was looked for and not found out, loop by loop.
         notes: said before the summary: fixes that were applied.
     """
-    console = make_console(stream or sys.stdout, width=width, colour=colour)
+    target = stream or sys.stdout
+    console = make_console(target, width=width, colour=colour)
     view = _View(report, glyphs_for(console))
-    for part in (*view.findings(), *view.troubles(), *(view.silent(result) if abstentions else ())):
-        # Lines that begin with a place stay whole, so that they can be clicked and searched for.
-        console.print(part, soft_wrap=isinstance(part, Text))
-    for note in notes:
-        console.print(Text(note, style="yellow"), soft_wrap=True)
-    console.print(Text(summary(report, result), style=_style(report)), soft_wrap=True)
+    with console.capture() as captured:
+        for part in (*view.findings(), *view.troubles(), *(view.silent(result) if abstentions else ())):
+            # Lines that begin with a place stay whole, so that they can be clicked and searched for.
+            console.print(part, soft_wrap=isinstance(part, Text))
+        for note in notes:
+            console.print(Text(note, style="yellow"), soft_wrap=True)
+        console.print(Text(summary(report, result), style=_style(report)), soft_wrap=True)
+    # rich fills lines up with spaces, which in a file are only in the way.
+    target.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    target.flush()
 
 
 def print_statistics(report: Report, *, stream: TextIO | None = None) -> None:
