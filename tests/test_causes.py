@@ -23,6 +23,9 @@ from vladoctor.launch.causes import root_of, same, scripts, with_causes
 from vladoctor.lint import command
 from vladoctor.lint.result import LintResult
 from vladoctor.places import Place
+from vladoctor.report import sarif
+from vladoctor.report.reported import of_run
+from vladoctor.report.scalars import summary_text
 
 
 @pytest.fixture
@@ -161,31 +164,25 @@ def test_a_prompt_in_the_source_has_a_hole_where_the_instruction_goes() -> None:
 
 # --- With the linter itself ---
 
+LOOPS = Path(__file__).parent / "lint" / "vd201"
 CLIENT = Path(__file__).parent / "clients" / "official"
 
 
-def _broken_client(folder: Path) -> tuple[Path, int]:
-    """The official evaluation with a flip in the place of the rotation; the line of it."""
-    shutil.copytree(CLIENT, folder / "client")
-    helper = folder / "client" / "libero_utils.py"
-    text = helper.read_text()
-    assert text.count("frame[::-1, ::-1]") == 1
-    helper.write_text(text.replace("frame[::-1, ::-1]", "frame[::-1]"))
-    line = next(number for number, row in enumerate(helper.read_text().splitlines(), 1) if "frame[::-1]" in row)
-    return folder / "client" / "run_libero_eval.py", line
-
-
-def test_the_flip_in_a_helper_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_of_a_flip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    script, line = _broken_client(tmp_path)
-    run = with_causes(
-        result(diagnosis(1, [ORIENTATION])), _program("python", str(script), "--pretrained_checkpoint", "weights")
-    )
+    shutil.copy(LOOPS / "pi0_flipped_only.bad.py", "eval.py")
+    before = result(diagnosis(1, [ORIENTATION, SATURATION]), diagnosis(2, [PROMPT]), profile={"name": "openpi-libero"})
+    run = with_causes(before, _program("python", "eval.py", "--task", "0"))
     assert run.notes == ()
     place = run.diagnoses[0].findings[0].place
     assert place is not None
-    assert (Path(place.file).name, place.line) == ("libero_utils.py", line)
-    assert run.texts[place.file].splitlines()[line - 1].strip() == "return frame[::-1]"
+    line = run.texts[place.file].splitlines()[place.line - 1]
+    assert (place.file, "frame[::-1, :, :]" in line) == ("eval.py", True)
+    assert [one.place for one in run.findings] == [place, None, None]
+    assert f" eval.py:{place.line}:{place.column}\n" in summary_text(run)
+    first = sarif.log(of_run(run))["runs"][0]["results"][0]
+    assert first["locations"][0]["physicalLocation"]["region"]["snippet"]["text"] == line
+    assert "[::-1, :, :]" in first["codeFlows"][0]["threadFlows"][0]["locations"][1]["location"]["message"]["text"]
 
 
 def test_a_healthy_source_names_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,23 +196,66 @@ def test_a_healthy_source_names_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.notes == ()
 
 
+PROGRAM = """\
+import os
+import sys
+
+import numpy as np
+import torch
+import transformers
+from libero.libero import benchmark, get_libero_path
+from libero.libero.envs import OffScreenRenderEnv
+from pictures import for_the_model
+from transformers import AutoProcessor
+
+Model = getattr(transformers, "AutoModelForVision2Seq", None) or transformers.AutoModelForImageTextToText
+checkpoint = sys.argv[1]
+processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
+vla = Model.from_pretrained(checkpoint, trust_remote_code=True).eval()
+suite = benchmark.get_benchmark_dict()["libero_object"]()
+task = suite.get_task(0)
+bddl = os.path.join(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
+env = OffScreenRenderEnv(bddl_file_name=bddl, camera_heights=256, camera_widths=256)
+env.seed(0)
+env.reset()
+obs = env.set_init_state(suite.get_task_init_states(0)[30])
+for _ in range(10):
+    obs, reward, done, info = env.step([0, 0, 0, 0, 0, 0, -1])
+prompt = f"In: What action should the robot take to {task.language.lower()}?\\nOut:"
+for step in range(4):
+    inputs = processor(prompt, for_the_model(obs)).to("cpu", dtype=torch.float32)
+    action = vla.predict_action(**inputs, unnorm_key="libero_object", do_sample=False)
+    action[6] = -np.sign(2 * action[6] - 1)
+    obs, reward, done, info = env.step(action.tolist())
+"""
+PICTURES = """\
+from PIL import Image
+
+
+def for_the_model(obs):
+    frame = obs["agentview_image"]
+    upright = frame[::-1]
+    return Image.fromarray(upright).resize((224, 224), Image.LANCZOS)
+"""
+
+
 @pytest.mark.simulator
 @pytest.mark.torch
 @pytest.mark.slow
 def test_a_watched_program_names_its_line(tmp_path: Path) -> None:
-    """All of it: the official evaluation with a flip, in LIBERO, watched, judged, and its source read."""
-    script, line = _broken_client(tmp_path)
-    clients = CLIENT.parent
-    exports = bare([sys.executable, clients / "libero_home.py", tmp_path / "home"], tmp_path).out.splitlines()
+    """All of it: a flip in a helper's module, in LIBERO, watched, judged, and the source read."""
+    (tmp_path / "eval.py").write_text(PROGRAM)
+    (tmp_path / "pictures.py").write_text(PICTURES)
+    exports = bare([sys.executable, CLIENT.parent / "libero_home.py", tmp_path / "home"], tmp_path).out.splitlines()
     env = dict(shlex.split(row)[1].split("=", 1) for row in exports)
-    checkpoint = clients.parents[1] / "fixtures" / "tiny-openvla"
-    arguments = ["--pretrained_checkpoint", checkpoint, "--task_id", "0", "--num_trials", "1", "--max_steps", "4"]
-    ended = watched([sys.executable, script, *arguments], tmp_path, "--sarif", "a.sarif", env=env)
+    checkpoint = CLIENT.parents[2] / "fixtures" / "tiny-openvla"
+    ended = watched([sys.executable, "eval.py", checkpoint], tmp_path, "--sarif", "a.sarif", env=env)
     found = json.loads((ended.folder / "report.json").read_text())
-    finding = next(one for one in found["episodes"][0]["findings"] if one["code"] == "VD201")
-    assert (Path(finding["place"]["file"]).name, finding["place"]["line"]) == ("libero_utils.py", line)
-    assert f"libero_utils.py:{line}:" in ended.err
-    assert "libero_utils.py" in (ended.folder / "report.html").read_text()
+    flip = next(one for one in found["episodes"][0]["findings"] if one["code"] == "VD201")
+    line = PICTURES.splitlines().index("    upright = frame[::-1]") + 1
+    assert (flip["place"]["file"], flip["place"]["line"]) == ("pictures.py", line), ended.err
+    assert f"pictures.py:{line}:" in ended.err
+    assert f"pictures.py:{line}:" in (ended.folder / "report.html").read_text()
     results = json.loads((tmp_path / "a.sarif").read_text())["runs"][0]["results"]
-    flip = next(one for one in results if one["ruleId"] == "VD201")
-    assert flip["locations"][0]["physicalLocation"]["region"]["startLine"] == line
+    where = next(one for one in results if one["ruleId"] == "VD201")["locations"][0]["physicalLocation"]
+    assert (where["artifactLocation"]["uri"], where["region"]["startLine"]) == ("pictures.py", line)

@@ -19,6 +19,7 @@ from vladoctor.lint.result import LintResult
 from vladoctor.lint.suppress import Ignores
 from vladoctor.places import Place
 from vladoctor.report import concise
+from vladoctor.report.scalars import summary_text
 from vladoctor.result import FINDINGS, NOTHING
 from vladoctor.schemas import load_schema
 
@@ -184,6 +185,9 @@ def test_a_run_knows_findings_by_task_and_what_was_seen(tmp_path: Path) -> None:
     assert after.exit_status == NOTHING
     assert [subject for subject, _ in after.accepted] == ["task0-init1-ep0"] * 2 + ["task0-init2-ep0"]
     assert after.notes == ("3 findings that the baseline accepts are left out",)
+    told = summary_text(after)
+    assert "Nothing was found but what the baseline accepts: VD201, VD402." in told
+    assert "Healthy" not in told
     other = replace(ORIENTATION, evidence={"expected": "rot180", "seen": "identity"})
     assert accept_known(result(diagnosis(1, [other])), read_baseline(file)).exit_status == FINDINGS
     assert accept_known(result(diagnosis(1, [PROMPT])), read_baseline(file)).accepted == ()

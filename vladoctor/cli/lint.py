@@ -93,7 +93,8 @@ def lint_command(
     if diff:
         planned = command.plan(linted, unsafe=unsafe_fixes)
         outputs.put(planned.diff())
-        print(_would(planned), file=sys.stderr)
+        left = 0 if unsafe_fixes else len(command.plan(linted, unsafe=True).fixed) - len(planned.fixed)
+        print(_would(planned, left), file=sys.stderr)
         return FINDINGS if planned.files else 0
     notes: list[str] = []
     if fix:
@@ -140,8 +141,9 @@ def _told(mended: Mended) -> list[str]:
     return told
 
 
-def _would(planned: Mended) -> str:
+def _would(planned: Mended, unsafe: int) -> str:
     count, files = len(planned.fixed), len(planned.files)
+    more = f"; {unsafe} more with --unsafe-fixes" if unsafe else ""
     if not count:
-        return "nothing that can be mended"
-    return f"would mend {count} finding{'' if count == 1 else 's'} in {files} file{'' if files == 1 else 's'}"
+        return f"nothing that can be mended{more}"
+    return f"would mend {count} finding{'' if count == 1 else 's'} in {files} file{'' if files == 1 else 's'}{more}"

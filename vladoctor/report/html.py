@@ -205,6 +205,9 @@ def _of_the_run(finding: Finding, episodes: str) -> Verdict:
 
 def _acquittal(result: RunResult) -> Verdict:
     """The verdict where nothing was found: the whole loop is acquitted only if every stage of it was judged."""
+    if result.accepted:
+        known = ", ".join(sorted({finding.code for _, finding in result.accepted}))
+        return Verdict("none", f"Nothing but what the baseline accepts: {known}.", [_coverage(result.diagnoses)])
     found = acquittal.stages(result)
     if acquittal.acquitted(result, found):
         return Verdict("ok", f"Healthy: {acquittal.ACQUITTED}.", [_coverage(result.diagnoses)])

@@ -424,6 +424,9 @@ class _Summary:
             yield Text("Nothing could be judged.", style="bold yellow")
         elif self.result.exit_status == INCOMPLETE or self.result.failed:
             yield Text("Nothing wrong was found, but not everything could be judged.", style="bold yellow")
+        elif self.result.accepted:
+            known = ", ".join(sorted({finding.code for _, finding in self.result.accepted}))
+            yield Text(f"Nothing was found but what the baseline accepts: {known}.", style="bold yellow")
         else:
             checks = {check.code for diagnosis in judged for check in diagnosis.results if check.judged}
             yield Text(
