@@ -259,6 +259,8 @@ share = 3
         ("[tool.vladoctor.thresholds.VD601]\nshare = 'a'", 2, "must be a number, not 'a'"),
         ("[tool]\nvladoctor = 3", 0, "has to be a table"),
         ("[tool.vladoctor]\nselect = [", 0, "this is not TOML"),
+        ("tool = 'vladoctor'", 0, "there is no [tool.vladoctor] in it"),
+        ("[project]", 0, "there is no [tool.vladoctor] in it"),
     ],
 )
 def test_mistakes_are_pointed_at(

@@ -85,7 +85,7 @@ def find_config(paths: Sequence[Path]) -> Path | None:
     for folder in (common, *common.parents):
         file = folder / "pyproject.toml"
         # Most have none of ours: parsing them would cost more than this look.
-        if file.is_file() and b"vladoctor" in file.read_bytes() and "vladoctor" in _read(file).get("tool", {}):
+        if file.is_file() and b"vladoctor" in file.read_bytes() and "vladoctor" in _tool(file):
             return file
     return None
 
@@ -99,7 +99,9 @@ def load_config(file: Path | None) -> LintConfig:
     if file is None:
         return LintConfig(Path.cwd())
     shown = relative(str(file))
-    table = _read(file)["tool"]["vladoctor"]
+    table = _tool(file).get("vladoctor")
+    if table is None:
+        raise UserError("there is no [tool.vladoctor] in it", where=shown, remedy="add the table, or name another file")
     lines = file.read_text(encoding="utf-8").splitlines()
     if not isinstance(table, dict):
         raise UserError(
@@ -178,6 +180,11 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UserError(f"this is not TOML: {error}", where=relative(str(file)), remedy="correct that line") from error
+
+
+def _tool(file: Path) -> dict[str, Any]:
+    tool = _read(file).get("tool", {})
+    return tool if isinstance(tool, dict) else {}
 
 
 def _shape(table: Mapping[str, Any]) -> Iterator[Problem]:
