@@ -114,8 +114,15 @@ def write_json(result: RunResult, path: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Write UTF-8 into a temporary file beside `path`, then rename it into place.
 
-    The data is synced before the rename: without that a power cut can leave an empty file under the final name.
+    The data is synced before the rename: without that a power cut can leave an empty file under the final name. What is
+    no file (/dev/null, /dev/stdout, a pipe) is written to as it is: a rename would put a file in its place.
     """
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        return
+    # A link stays one.
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
