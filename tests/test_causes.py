@@ -211,7 +211,7 @@ from transformers import AutoProcessor
 Model = getattr(transformers, "AutoModelForVision2Seq", None) or transformers.AutoModelForImageTextToText
 checkpoint = sys.argv[1]
 processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
-vla = Model.from_pretrained(checkpoint, trust_remote_code=True).eval()
+vla = Model.from_pretrained(checkpoint, trust_remote_code=True).float().eval()
 suite = benchmark.get_benchmark_dict()["libero_object"]()
 task = suite.get_task(0)
 bddl = os.path.join(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
