@@ -155,11 +155,33 @@ def test_the_repository_of_a_script(tmp_path: Path) -> None:
     assert root_of(script) == tmp_path / "repo"
 
 
+@pytest.mark.parametrize(
+    ("said", "read", "can_be"),
+    [
+        (("rot180", "identity"), ("rot180", "identity"), True),
+        (("rot180", "identity"), ("rot180", "flip-vertical"), False),
+        (("10 settle steps", "0 settle steps"), (10, 0), True),
+        (("10 settle steps", "3 settle steps"), (10, 0), False),
+        (("side 0.949 (area 0.90)", "side 1.000 (area 1.00), top 0.000"), (0.9487, 1.0), True),
+        (("do_sample=False", "do_sample=True"), (False, True), True),
+        (("reset, set_init_state", "reset"), (None, "missing"), True),
+        (("2g-1, sign, negate", "as it is"), ("1 opens", [[0.0, 0.0], [1.0, 1.0]]), True),
+    ],
+)
+def test_what_was_seen_is_compared_where_both_say_it_alike(
+    said: tuple[str, str], read: tuple[object, object], can_be: bool
+) -> None:
+    run = replace(ORIENTATION, evidence={"expected": said[0], "seen": said[1]})
+    assert same(run, replace(ORIENTATION, evidence={"expected": read[0], "seen": read[1]})) == can_be
+
+
 def test_a_prompt_in_the_source_has_a_hole_where_the_instruction_goes() -> None:
-    source = "In: What action should the robot take to {instruction}? Out:"
-    read = finding("VD301", "prompt-template", Severity.FIX, None, evidence={"seen": source})
+    template = "In: What action should the robot take to {instruction}?\nOut:"
+    seen = template.replace("\n", " ")
+    read = finding("VD301", "prompt-template", Severity.FIX, None, evidence={"expected": template, "seen": seen})
     assert same(PROMPT, read)
-    assert not same(PROMPT, replace(read, evidence={"seen": source.replace("take", "make")}))
+    other = {"expected": template, "seen": seen.replace("take", "make")}
+    assert not same(PROMPT, replace(read, evidence=other))
 
 
 # --- With the linter itself ---

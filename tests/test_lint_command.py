@@ -105,6 +105,16 @@ def test_json_sarif_and_junit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "<failure" in Path("a.xml").read_text()
 
 
+def test_all_that_is_found_fits_the_schemas(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every check's findings, in every format."""
+    assert _run(str(LOOPS), "--output-format", "json", "--sarif", "a.sarif", "--junit", "a.xml") == 1
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(load_schema("lint")).validate(found)
+    results = json.loads(Path("a.sarif").read_text())["runs"][0]["results"]
+    assert len(results) == len(found["findings"]) > 50
+    assert {one["ruleId"] for one in results} == {one["code"] for one in found["findings"]}
+
+
 def test_output_file_and_statistics(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("bad.py", "-o", "out.txt") == 1
     assert capsys.readouterr().out == ""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BUDGET_S = 10.0
 """Seconds; the linter needs well under one for a script and what it imports."""
 
+_ROUNDED = 1e-3
+"""What is left of a number that is told with three digits."""
+
 _HOLES = re.compile(r"\\\{(?:instruction|\\\?)\\\}")
 
 
@@ -77,15 +80,31 @@ def root_of(script: Path) -> Path:
 
 
 def same(run: Finding, source: Finding) -> bool:
-    """Whether a finding of a run can come from one of the source: the same check, and the same thing seen."""
+    """Whether a finding of a run can come from one of the source: the same check, and nothing else seen.
+
+    What was seen is compared where both speak the same words, which shows in what they expect: a run says "10 settle
+    steps" where the source says 10, "reset, set_init_state" where it says nothing.
+    """
     if run.code != source.code:
         return False
-    seen, read = run.evidence.get("seen"), source.evidence.get("seen")
-    if not isinstance(seen, str) or not isinstance(read, str):
+    if _fits(run.evidence.get("expected"), source.evidence.get("expected")) is not True:
         return True
-    # A prompt in the source has a hole where the run's has an instruction.
-    pattern = _HOLES.sub("(?s:.*)", re.escape(read))
-    return re.fullmatch(pattern, seen) is not None
+    return _fits(run.evidence.get("seen"), source.evidence.get("seen")) is not False
+
+
+def _fits(said: object, read: object) -> bool | None:
+    """Whether a run's words can mean what was read in the source; None where they cannot be compared."""
+    if not isinstance(said, str):
+        return None
+    if isinstance(read, bool):
+        return said.endswith(str(read))
+    if isinstance(read, (int, float)):
+        numbers = re.findall(r"-?\d+(?:\.\d+)?", said)
+        return abs(float(numbers[0]) - read) <= _ROUNDED if numbers else None
+    if isinstance(read, str):
+        # A prompt in the source has a hole where the run's has an instruction.
+        return re.fullmatch(_HOLES.sub("(?s:.*)", re.escape(read)), said) is not None
+    return None
 
 
 _OURS = Path(__file__).resolve().parents[1]

@@ -72,6 +72,7 @@ def lint_report(report: Report, result: LintResult) -> dict[str, Any]:
         "findings": [
             {
                 **one.finding.to_json(),
+                "evidence": _worded(one.finding.evidence),
                 "place": one.place.to_json() if one.place else None,
                 "found_in": list(one.subjects),
                 "fingerprint": one.fingerprint,
@@ -271,6 +272,12 @@ def _check(check: CheckResult) -> dict[str, Any]:
         "notes": [clear.message for clear in check.clears] + [note.reason for note in check.abstentions],
         "error": check.error or None,
     }
+
+
+def _worded(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Evidence with what was expected and seen in words; a source says a number where a run says a sentence."""
+    words = {key: str(evidence[key]) for key in ("expected", "seen") if evidence.get(key) is not None}
+    return {**evidence, **words}
 
 
 def _fix(fix: Fix | None) -> dict[str, Any] | None:
