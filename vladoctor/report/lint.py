@@ -79,8 +79,13 @@ def summary(report: Report, result: LintResult) -> str:
     number = sum(counts.values())
     grave = ", ".join(f"{counts[severity]} {severity.value}" for severity in Severity if counts[severity])
     found = f"{plural(number, 'finding')} ({grave})" if number else "nothing found"
-    loops = plural(len(result.loops), "evaluation loop") if result.loops else "no evaluation loop"
-    parts = [f"{found} in {loops}; {plural(result.files, 'file')} looked at"]
+    loops = plural(len(result.loops), "evaluation loop")
+    parts = [f"{found} in {loops}" if result.loops or number else "no evaluation loop was found"]
+    parts[0] += f"; {plural(result.files, 'file')} looked at"
+    safe = sum(one.finding.fix.safe for one in report.counted if one.finding.fix)
+    unsafe = sum(one.finding.fix is not None for one in report.counted) - safe
+    parts += [f"{safe} can be mended (--fix)"] if safe else []
+    parts += [f"{unsafe} can be mended (--fix --unsafe-fixes)"] if unsafe else []
     accepted = Counter(one.accepted for one in report.found if one.accepted)
     if accepted:
         parts.append(f"{sum(accepted.values())} accepted ({', '.join(f'{n} by {by}' for by, n in accepted.items())})")
