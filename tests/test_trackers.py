@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from diagnoses import ORIENTATION, SATURATION, diagnosis, result
 
+import vladoctor
 from vladoctor.errors import UserError
 from vladoctor.report import tensorboard, wandb
 from vladoctor.report.scalars import scalars
@@ -50,6 +51,15 @@ def test_tensorboard_reads_it_back(run: RunResult, tmp_path: Path) -> None:
     assert read == pytest.approx(scalars(run))
     text = values["vladoctor/summary/text_summary"].tensor.string_val[0].decode()
     assert "VD201 image-orientation" in text
+
+
+def test_a_watched_block_is_tracked(run: RunResult, tmp_path: Path) -> None:
+    doctor = vladoctor.watch()
+    with pytest.raises(UserError, match="nothing to track yet"):
+        doctor.track(wandb=True)
+    doctor.result = run
+    doctor.track(tensorboard=tmp_path / "tb", step=3)
+    assert len(list((tmp_path / "tb").glob("events.out.tfevents.*"))) == 1
 
 
 def test_tensorboard_that_is_missing_is_said_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

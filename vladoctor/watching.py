@@ -298,6 +298,27 @@ class Doctor:
             raise UserError("a report has a format by its name", where=str(path), remedy=f"end it in one of {known}")
         return path
 
+    def track(self, *, tensorboard: str | Path | None = None, wandb: str | bool | None = None, step: int = 0) -> None:
+        """Give experiment trackers a summary.
+
+        Args:
+            tensorboard: folder of its event files. step: where on its axis this run stands.
+            wandb: True for the run that is active in this process; a project's name for one of its own where none is.
+
+        Raises:
+            UserError: the block has not ended, or the tracker is not installed.
+        """
+        if self.result is None:
+            raise UserError("there is nothing to track yet", where="track", remedy="call it behind the `with` block")
+        if tensorboard is not None:
+            from vladoctor.report.tensorboard import write_tensorboard
+
+            write_tensorboard(self.result, Path(tensorboard), step=step)
+        if wandb:
+            from vladoctor.report.wandb import log_wandb
+
+            log_wandb(self.result, wandb if isinstance(wandb, str) else None)
+
     def __repr__(self) -> str:
         if self.result is None:
             return f"<Doctor: {self.summary()}>"
