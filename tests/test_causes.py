@@ -163,6 +163,8 @@ def test_the_repository_of_a_script(tmp_path: Path) -> None:
         (("10 settle steps", "0 settle steps"), (10, 0), True),
         (("10 settle steps", "3 settle steps"), (10, 0), False),
         (("side 0.949 (area 0.90)", "side 1.000 (area 1.00), top 0.000"), (0.9487, 1.0), True),
+        (("side 0.949", "side 1.000"), ("side 0.949", "the whole frame"), True),
+        (("side 0.949", "side 1.000"), ("side 0.949", "side 0.800"), False),
         (("do_sample=False", "do_sample=True"), (False, True), True),
         (("reset, set_init_state", "reset"), (None, "missing"), True),
         (("2g-1, sign, negate", "as it is"), ("1 opens", [[0.0, 0.0], [1.0, 1.0]]), True),
