@@ -18,7 +18,7 @@ from vladoctor.lint.config import LintConfig, find_config, fits, load_config, wi
 from vladoctor.lint.result import LintResult
 from vladoctor.lint.suppress import Ignores
 from vladoctor.places import Place
-from vladoctor.report import concise
+from vladoctor.report import acquittal, concise
 from vladoctor.report.scalars import summary_text
 from vladoctor.result import FINDINGS, NOTHING
 from vladoctor.schemas import load_schema
@@ -188,6 +188,7 @@ def test_a_run_knows_findings_by_task_and_what_was_seen(tmp_path: Path) -> None:
     told = summary_text(after)
     assert "Nothing was found but what the baseline accepts: VD201, VD402." in told
     assert "Healthy" not in told
+    assert not acquittal.acquitted(after, acquittal.stages(after))
     other = replace(ORIENTATION, evidence={"expected": "rot180", "seen": "identity"})
     assert accept_known(result(diagnosis(1, [other])), read_baseline(file)).exit_status == FINDINGS
     assert accept_known(result(diagnosis(1, [PROMPT])), read_baseline(file)).accepted == ()
