@@ -19,7 +19,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from diagnoses import ORIENTATION, SATURATION, diagnosis, result
+from diagnoses import ORIENTATION, PROMPT, SATURATION, diagnosis, result
 
 import vladoctor
 from vladoctor import check, cli
@@ -149,6 +149,46 @@ def test_json_is_the_report_and_nothing_else(session: Session, capsys: pytest.Ca
     assert json.loads(Path("x/report.json").read_text()) == report
     assert session.called["fault"] == ("flip-vertical",)
     assert session.called["out"] == Path("x")
+
+
+def test_files_are_written_besides(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    session.outcome = result(diagnosis(findings=[ORIENTATION]))
+    assert cli.run(["diagnose", "run.yaml", "--sarif", "new/a.sarif", "--junit", "a.xml"]) == 1
+    out = capsys.readouterr().out
+    assert "Report: new/a.sarif" in out
+    assert json.loads(Path("new/a.sarif").read_text())["runs"][0]["results"][0]["ruleId"] == "VD201"
+    assert Path("a.xml").read_text().startswith("<?xml")
+
+
+def test_another_format_is_alone_on_stdout(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    session.outcome = result(diagnosis(findings=[ORIENTATION]))
+    assert cli.run(["diagnose", "run.yaml", "--output-format", "concise"]) == 1
+    out, _ = capsys.readouterr()
+    assert out.startswith("task0-init30-ep0: VD201 [stop] image-orientation: The model's image")
+    assert cli.run(["diagnose", "run.yaml", "--output-format", "github"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("::error file=run.yaml,line=1,")
+    assert "root cause: VD201" in err
+    assert cli.run(["replay", "a.mcap", "--output-format", "sarif", "-o", "b.sarif"]) == 1
+    assert capsys.readouterr().out == ""
+    assert json.loads(Path("b.sarif").read_text())["version"] == "2.1.0"
+
+
+def test_a_baseline_is_written_and_then_accepts(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    session.outcome = result(diagnosis(findings=[ORIENTATION]))
+    assert cli.run(["diagnose", "run.yaml", "--baseline", "known.json"]) == 2
+    assert "no such baseline" in capsys.readouterr().err
+    assert "out" not in session.called
+    assert cli.run(["diagnose", "run.yaml", "--write-baseline"]) == 2
+    assert cli.run(["diagnose", "run.yaml", "--baseline", "known.json", "--write-baseline"]) == 0
+    assert "known.json: 1 finding accepted from now on" in capsys.readouterr().err
+    assert cli.run(["diagnose", "run.yaml", "--baseline", "known.json", "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(load_schema("report")).validate(report)
+    assert report["accepted"][0]["episode"] == "task0-init30-ep0"
+    assert report["episodes"][0]["findings"] == []
+    session.outcome = result(diagnosis(findings=[PROMPT]))
+    assert cli.run(["replay", "a.mcap", "--baseline", "known.json"]) == 1
 
 
 def test_options_reach_the_session(session: Session) -> None:
@@ -318,7 +358,7 @@ def test_checks_and_profiles(session: Session, capsys: pytest.CaptureFixture[str
     assert "libero_utils.py" in text
 
 
-@pytest.mark.parametrize("name", ["", "run", "report", "finding"])
+@pytest.mark.parametrize("name", ["", "run", "report", "finding", "config", "lint"])
 def test_schema_is_json(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert cli.run(["schema", *filter(None, [name])]) == 0
     assert json.loads(capsys.readouterr().out)["$id"] == f"urn:vladoctor:schema:{name or 'run'}:1"

@@ -69,6 +69,22 @@ def test_every_way_to_name_a_program(tmp_path: Path, words: list[str]) -> None:
     assert found["run"]["versions"]["gymnasium"]
 
 
+@pytest.mark.parametrize(
+    ("form", "file", "in_err"),
+    [
+        ("sarif", "report.sarif", "2 episodes"),
+        ("junit", "junit.xml", "junit.xml"),
+        ("github", "report.json", "2 episodes"),
+    ],
+)
+def test_stdout_stays_the_programs_in_every_format(tmp_path: Path, form: str, file: str, in_err: str) -> None:
+    write(tmp_path, PROGRAM)
+    ended = watched(["program.py"], tmp_path, *VD101, "--output-format", form)
+    assert ended.out == "arguments [] name __main__\ndone\n"
+    assert (ended.folder / file).stat().st_size > 100
+    assert in_err in ended.err
+
+
 def test_a_console_script_beside_the_interpreter(tmp_path: Path) -> None:
     ended = watched(["vladoctor", "checks"], tmp_path, env={"PATH": "/usr/bin:/bin"})
     assert "VD101" in ended.out

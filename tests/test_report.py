@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,24 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write_atomically(file, "half of it")
     assert file.read_text() == before
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """As with /dev/null and /dev/stdout, in whose place a rename would put a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+    write_atomically(pipe, "all of it\n")
+    reader.join(10)
+    assert got == ["all of it\n"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to(tmp_path / "file.json")
+    write_atomically(link, "{}")
+    assert link.is_symlink()
+    assert (tmp_path / "file.json").read_text() == "{}"

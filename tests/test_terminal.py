@@ -13,7 +13,8 @@ from rich.console import Console
 
 from vladoctor.check import Abstention
 from vladoctor.records import Outcome
-from vladoctor.report.terminal import ASCII, Bars, Glyphs, Lines, make_progress, print_summary, visible
+from vladoctor.report.console import ASCII, Glyphs, visible
+from vladoctor.report.terminal import Bars, Lines, make_progress, print_summary
 from vladoctor.result import RunResult
 
 WIDTHS = (60, 80, 120)

@@ -124,7 +124,9 @@ def test_findings_by_code_and_the_reports(monkeypatch: pytest.MonkeyPatch, tmp_p
     found = json.loads(doctor.report(tmp_path / "kept" / "report.json").read_text())
     assert found["episodes"][0]["trace"].startswith("traces/")
     assert "VD101" in doctor.report(tmp_path / "page.html").read_text()
-    with pytest.raises(UserError, match=r"\.html or \.json"):
+    assert json.loads(doctor.report(tmp_path / "a.sarif").read_text())["runs"][0]["results"][0]["ruleId"] == "VD101"
+    assert "VD101 black-image" in doctor.report(tmp_path / "junit.xml").read_text()
+    with pytest.raises(UserError, match=r"\.html, \.json, \.sarif, \.xml"):
         doctor.report(tmp_path / "page.pdf")
     (trace,) = find_traces(tmp_path / "kept")
     assert read_episode(trace).run["spec"]["loop"]["command"] == []

@@ -37,6 +37,9 @@ class RunResult:
         notes: what else is worth knowing of the run, one sentence each: recordings that were not judged, processes that
             were not watched.
         overall: what the episodes say together: which checks of whole runs found what.
+        accepted: what a baseline accepts, which stands in no diagnosis: (name of the episode, or
+            `report.reported.WHOLE_RUN`, finding).
+        texts: file -> its text, of the files of the program that findings name.
     """
 
     spec: RunSpec | None
@@ -46,6 +49,8 @@ class RunResult:
     failures: Sequence[str] = field(default=())
     notes: Sequence[str] = ()
     overall: RunDiagnosis = field(default_factory=RunDiagnosis)
+    accepted: Sequence[tuple[str, Finding]] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def findings(self) -> Iterator[Finding]:

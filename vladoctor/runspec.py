@@ -112,11 +112,17 @@ class TraceSpec:
 
 @dataclass(frozen=True)
 class ReportSpec:
-    """Where the outcome goes; `folder` is relative to the current folder."""
+    """Where the outcome goes; folders are relative to the current one.
+
+    Attributes:
+        tensorboard, wandb: folder and project of experiment trackers that get a summary; None for none.
+    """
 
     folder: Path
     fail_on: str = "look"
     html: bool = True
+    tensorboard: Path | None = None
+    wandb: str | None = None
 
 
 @dataclass(frozen=True)
@@ -504,6 +510,8 @@ def _build(plain: Mapping[str, Any], file: Path, shown: str, positions: Position
     problems += [problem for name in faults for problem in _check_fault(name, "fault")]
     report = dict(plain.get("report", {}))
     report["folder"] = _expanded(report.get("folder") or str(Path("reports") / file.stem))
+    if report.get("tensorboard"):
+        report["tensorboard"] = _expanded(report["tensorboard"])
     raise_problems(problems, shown, positions)
     return RunSpec(
         model=None if model is None else ModelSpec(**model),

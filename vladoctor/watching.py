@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 
+_FORMATS = {".sarif": "sarif", ".xml": "junit"}
+
 NOTHING_SEEN = (
     "nothing was recorded: no environment that vladoctor knows was stepped and no policy asked; "
     "name yours with doctor.watch_env or doctor.watch_calls"
@@ -268,7 +270,7 @@ class Doctor:
         return summary_text(self.result, width)
 
     def report(self, path: str | Path) -> Path:
-        """Write the report: a page for a name that ends in .html, data for .json.
+        """Write the report: a page for a name that ends in .html, data for .json, SARIF for .sarif, JUnit for .xml.
 
         Raises:
             UserError: the block has not ended, or the name ends otherwise.
@@ -285,9 +287,36 @@ class Doctor:
             from vladoctor.report.json import write_json
 
             write_json(self.result, path)
+        elif path.suffix in _FORMATS:
+            from vladoctor.report.formats import write_files
+            from vladoctor.report.reported import of_run
+
+            write_files(of_run(self.result), {_FORMATS[path.suffix]: path})
         else:
-            raise UserError("a report is a page or data", where=str(path), remedy="name it .html or .json")
+            known = ", ".join((".html", ".json", *_FORMATS))
+            raise UserError("a report has a format by its name", where=str(path), remedy=f"end it in one of {known}")
         return path
+
+    def track(self, *, tensorboard: str | Path | None = None, wandb: str | bool | None = None, step: int = 0) -> None:
+        """Give experiment trackers a summary.
+
+        Args:
+            tensorboard: folder of its event files. step: where on its axis this run stands.
+            wandb: True for the run that is active in this process; a project's name for one of its own where none is.
+
+        Raises:
+            UserError: the block has not ended, or the tracker is not installed.
+        """
+        if self.result is None:
+            raise UserError("there is nothing to track yet", where="track", remedy="call it behind the `with` block")
+        if tensorboard is not None:
+            from vladoctor.report.tensorboard import write_tensorboard
+
+            write_tensorboard(self.result, Path(tensorboard), step=step)
+        if wandb:
+            from vladoctor.report.wandb import log_wandb
+
+            log_wandb(self.result, wandb if isinstance(wandb, str) else None)
 
     def __repr__(self) -> str:
         if self.result is None:

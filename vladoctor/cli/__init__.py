@@ -1,6 +1,6 @@
 """The command line. Importing this module costs click and nothing else: each command imports what it needs, late.
 
-stdout carries results only (the summary, or with `--format json` the run report); progress, notes, errors and whatever
+stdout carries results only (the summary, or what `--output-format` asks for); progress, notes, errors and whatever
 libraries print go to stderr.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import io
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vladoctor
-from vladoctor.cli.options import DEBUG, FAILED
+from vladoctor.cli.lint import lint_command
+from vladoctor.cli.options import DEBUG, FAILED, FORMATS, Outputs, baseline_options, output_options
 from vladoctor.cli.options import debug as _debug
 from vladoctor.cli.options import format_option as _format_option
 from vladoctor.cli.options import split as _split
@@ -208,7 +211,8 @@ _COMMAND = "vladoctor.command"
     default="verdict",
     help="Of a command that ends well: the verdict's status, or its own, always.",
 )
-@_format_option
+@output_options("text", "json", *FORMATS, trackers=True)
+@baseline_options
 @_traceback_option
 @click.pass_context
 def diagnose(
@@ -223,14 +227,16 @@ def diagnose(
     ignore: tuple[str, ...],
     device: str | None,
     status_of: str,
-    form: str,
+    outputs: Outputs,
+    baseline: Path | None,
+    write_baseline: bool,
 ) -> int:
     """Run a loop, watch it, and say what is wrong with it.
 
     RUN is a YAML file (its keys: vladoctor schema), or the name of a run that comes with vladoctor, such as demo.
 
     COMMAND is a program of your own, as you run it: python eval.py --its options. It is watched from outside, in all
-    its processes, and its stdout stays its own: the summary goes to stderr, or with --format json only into the folder.
+    its processes, and its stdout stays its own: the summary goes to stderr, other formats into the folder.
     A COMMAND that begins with a script (eval.py) or an option (-m package) is run by the Python that runs vladoctor.
     """
     from vladoctor.runspec import command_run, load_run
@@ -252,8 +258,15 @@ def diagnose(
     spec.require_files()
     folder = spec.report.folder if out is not None else _unused(spec.report.folder)
     _require_writable(folder)
+    accepted = _baseline(baseline, write_baseline)
+    outputs = replace(
+        outputs,
+        tensorboard=outputs.tensorboard or spec.report.tensorboard,
+        wandb=outputs.wandb or spec.report.wandb,
+    )
+    _require_trackers(outputs)
     if spec.loop is not None:
-        return _diagnose_program(spec, folder, form, status_of)
+        return _diagnose_program(spec, folder, outputs, status_of, accepted)
 
     from vladoctor.report.terminal import make_progress
 
@@ -275,10 +288,12 @@ def diagnose(
             progress.finish()
             _say_kept(folder)
             raise
-    return _deliver(result, folder, form, html=spec.report.html)
+    return _deliver(accepted(result), folder, outputs, html=spec.report.html)
 
 
-def _diagnose_program(spec: RunSpec, folder: Path, form: str, status_of: str) -> int:
+def _diagnose_program(
+    spec: RunSpec, folder: Path, outputs: Outputs, status_of: str, accepted: Callable[[RunResult], RunResult]
+) -> int:
     """Run somebody's program under the taps and judge what it did. stdout is the program's."""
     from vladoctor.launch.command import refuse_recordings, watch_command
 
@@ -290,8 +305,8 @@ def _diagnose_program(spec: RunSpec, folder: Path, form: str, status_of: str) ->
         try:
             from vladoctor.launch.judge import judge_watched
 
-            result = judge_watched(watched, folder, spec)
-            written, status = _write_reports(result, folder, html=spec.report.html)
+            result = accepted(judge_watched(watched, folder, spec))
+            written, status = _write_reports(result, folder, outputs, html=spec.report.html)
         except KeyboardInterrupt:
             _say_kept(folder)
             return INTERRUPTED
@@ -301,13 +316,26 @@ def _diagnose_program(spec: RunSpec, folder: Path, form: str, status_of: str) ->
         reason = ""
         if watched.status or (status_of == "program" and status != FAILED):
             status, reason = watched.status, watched.ended
-        if form == "json":
+        if outputs.form in ("sarif", "junit") or outputs.file is not None:
+            # Its stdout is not ours.
+            target = outputs.file or folder / _IN_FOLDER[outputs.form]
+            _put(result, replace(outputs, file=target), written)
+            written.append(target)
+        if outputs.form in ("concise", "github"):
+            sys.stderr.write(_rendered(result, outputs.form))
+        if outputs.form == "json":
             print(*(f"Report: {path}" for path in written), sep="\n", file=sys.stderr)
-        else:
+        elif outputs.form != "concise":
             from vladoctor.report.terminal import print_summary
 
             print_summary(result, reports=written, stream=sys.stderr, status=(status, reason) if reason else None)
     return status
+
+
+_IN_FOLDER = {"sarif": "report.sarif", "junit": "junit.xml"}
+
+
+cli.add_command(lint_command)
 
 
 @cli.command(short_help="Judge recorded episodes again.")
@@ -315,9 +343,18 @@ def _diagnose_program(spec: RunSpec, folder: Path, form: str, status_of: str) ->
 @click.option("--run", "run_file", metavar="RUN", help="Run file to take checks, thresholds and profile from.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write the report into; none by default.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes that judge; one by default.")
-@_format_option
+@output_options("text", "json", *FORMATS, trackers=True)
+@baseline_options
 @_traceback_option
-def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, workers: int, form: str) -> int:
+def replay(
+    traces: tuple[Path, ...],
+    run_file: str | None,
+    out: Path | None,
+    workers: int,
+    outputs: Outputs,
+    baseline: Path | None,
+    write_baseline: bool,
+) -> int:
     """Judge recorded episodes again: trace files, or folders of them. Needs neither simulator nor GPU."""
     spec = None
     if run_file is not None:
@@ -326,6 +363,8 @@ def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, wor
         spec = load_run(run_file)
     if out is not None:
         _require_writable(out)
+    accepted = _baseline(baseline, write_baseline)
+    _require_trackers(outputs)
     with _stdout_to_stderr():
         from vladoctor.session import replay_session
 
@@ -335,7 +374,7 @@ def replay(traces: tuple[Path, ...], run_file: str | None, out: Path | None, wor
             if spec is not None:
                 _locate(error, spec, {})
             raise
-    return _deliver(result, out, form, html=spec.report.html if spec else True)
+    return _deliver(accepted(result), out, outputs, html=spec.report.html if spec else True)
 
 
 @cli.command(short_help="Keep what a scene looks like, for VD104.")
@@ -596,10 +635,12 @@ def new_profile(traces: tuple[Path, ...], name: str, out: Path | None) -> None:
 
 
 @cli.command(short_help="Print a JSON Schema.")
-@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix", "preflight"]), default="run")
+@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix", "config", "lint", "preflight"]), default="run")
 @_traceback_option
 def schema(name: str) -> None:
-    """Print the JSON Schema of run files (the default), the run report, a finding, a fault matrix or a pre-flight."""
+    """Print the JSON Schema of run files (the default), of the run report, of a finding, of a fault matrix,
+    of the settings in pyproject.toml (config), or of what `lint` or `preflight` writes.
+    """
     import json
 
     from vladoctor.schemas import load_schema
@@ -607,22 +648,70 @@ def schema(name: str) -> None:
     print(json.dumps(load_schema(name), indent=2))
 
 
-def _deliver(result: RunResult, folder: Path | None, form: str, *, html: bool) -> int:
+def _deliver(result: RunResult, folder: Path | None, outputs: Outputs, *, html: bool) -> int:
     """Write the reports, print what was asked for, return the exit status."""
-    written, status = _write_reports(result, folder, html=html)
-    if form == "json":
-        from vladoctor.report.json import run_report, to_text
-
-        sys.stdout.write(to_text(run_report(result)))
-    else:
+    written, status = _write_reports(result, folder, outputs, html=html)
+    if outputs.form == "github":
+        # The annotations are for GitHub, the summary for who reads the log.
         from vladoctor.report.terminal import print_summary
 
-        print_summary(result, reports=written)
-    sys.stdout.flush()
+        print_summary(result, reports=written, stream=sys.stderr)
+    _put(result, outputs, written)
     return status
 
 
-def _write_reports(result: RunResult, folder: Path | None, *, html: bool) -> tuple[list[Path], int]:
+def _put(result: RunResult, outputs: Outputs, written: Sequence[Path]) -> None:
+    """Print what was asked for, or write it into its file."""
+    if outputs.form == "text":
+        from vladoctor.report.terminal import print_summary
+
+        if outputs.file is None:
+            print_summary(result, reports=written)
+        else:
+            stream = io.StringIO()
+            print_summary(result, reports=written, stream=stream)
+            outputs.put(stream.getvalue())
+        sys.stdout.flush()
+    else:
+        outputs.put(_rendered(result, outputs.form))
+
+
+def _rendered(result: RunResult, form: str) -> str:
+    if form == "json":
+        from vladoctor.report.json import run_report, to_text
+
+        return to_text(run_report(result))
+    from vladoctor.report.formats import render
+    from vladoctor.report.reported import of_run
+
+    return render(of_run(result), form)
+
+
+def _baseline(file: Path | None, write: bool) -> Callable[[RunResult], RunResult]:
+    """What takes out of a result what the baseline accepts; read before the run, which may take hours."""
+    if write:
+        if file is None:
+            raise UserError("there is no file to write", where="--write-baseline", remedy="name it: --baseline FILE")
+        _require_writable(file.absolute().parent)
+        known = file
+
+        def accept_all(result: RunResult) -> RunResult:
+            from vladoctor.baseline import accept_known, known_in_run, read_baseline, write_baseline
+
+            count = write_baseline(known, known_in_run(result))
+            print(f"{known}: {count} finding{'' if count == 1 else 's'} accepted from now on", file=sys.stderr)
+            return accept_known(result, read_baseline(known))
+
+        return accept_all
+    if file is None:
+        return lambda result: result
+    from vladoctor.baseline import accept_known, read_baseline
+
+    fingerprints = read_baseline(file)
+    return lambda result: accept_known(result, fingerprints)
+
+
+def _write_reports(result: RunResult, folder: Path | None, outputs: Outputs, *, html: bool) -> tuple[list[Path], int]:
     """Write the reports; returns those that were written, and the exit status."""
     from vladoctor.report.json import write_json
 
@@ -646,7 +735,46 @@ def _write_reports(result: RunResult, folder: Path | None, *, html: bool) -> tup
                 traceback.print_exc()
                 print("error: the HTML report could not be written; report.json was", file=sys.stderr)
                 status = FAILED
-    return written, status
+    if any(outputs.files.values()):
+        from vladoctor.report.formats import write_files
+        from vladoctor.report.reported import of_run
+
+        try:
+            written += write_files(of_run(result), outputs.files)
+        except OSError as error:
+            print(f"error: {error.filename or 'a report'}: {error.strerror}", file=sys.stderr)
+            status = FAILED
+    return written, status if _track(result, outputs) else FAILED
+
+
+def _require_trackers(outputs: Outputs) -> None:
+    if outputs.tensorboard is not None:
+        from vladoctor.report.tensorboard import require_tensorboard
+
+        require_tensorboard()
+    if outputs.wandb is not None:
+        from vladoctor.report.wandb import require_wandb
+
+        require_wandb()
+
+
+def _track(result: RunResult, outputs: Outputs) -> bool:
+    """Give experiment trackers their summary; False where one did not take it."""
+    try:
+        if outputs.tensorboard is not None:
+            from vladoctor.report.tensorboard import write_tensorboard
+
+            write_tensorboard(result, outputs.tensorboard)
+        if outputs.wandb is not None:
+            from vladoctor.report.wandb import log_wandb
+
+            with _stdout_to_stderr():
+                log_wandb(result, outputs.wandb)
+    except Exception:  # noqa: BLE001 - somebody else's program, which must not cost the verdict
+        traceback.print_exc()
+        print("error: an experiment tracker did not take the summary", file=sys.stderr)
+        return False
+    return True
 
 
 @contextlib.contextmanager

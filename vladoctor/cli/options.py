@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -47,3 +51,103 @@ def format_option(command: F) -> F:
 def split(values: Sequence[str]) -> list[str]:
     """The codes of an option that may be repeated and may hold several, with commas."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where what was found goes.
+
+    Attributes:
+        form: of stdout, or of `file`.
+        file: what would go to stdout; None for stdout itself.
+        sarif, junit: written besides.
+        tensorboard, wandb: folder and project of experiment trackers that get a summary.
+    """
+
+    form: str
+    file: Path | None = None
+    sarif: Path | None = None
+    junit: Path | None = None
+    tensorboard: Path | None = None
+    wandb: str | None = None
+
+    @property
+    def files(self) -> dict[str, Path | None]:
+        """What is written besides, by format."""
+        return {"sarif": self.sarif, "junit": self.junit}
+
+    def put(self, text: str) -> None:
+        """Write what was asked for to stdout, or into the file."""
+        if self.file is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            from vladoctor.report.json import write_atomically
+
+            write_atomically(self.file, text)
+
+
+FORMATS = ("concise", "sarif", "github", "junit")
+"""What every command can write besides its own formats; see `report.formats`."""
+
+
+def baseline_options(command: F) -> F:
+    """`--baseline` and `--write-baseline`."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    command = click.option(
+        "--write-baseline", is_flag=True, help="Accept what is found now: write it into the baseline."
+    )(command)
+    return click.option("--baseline", type=file, metavar="FILE", help="Known findings, which are accepted.")(command)
+
+
+def output_options(first: str, *others: str, trackers: bool = False) -> Callable[[F], F]:
+    """The options of all commands that report findings, as one argument `outputs`; the first format is the default.
+
+    Args:
+        trackers: with those of experiment trackers, which take summaries of runs.
+    """
+    file = click.Path(path_type=Path, dir_okay=False)
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def call(
+            *words: Any,
+            form: str,
+            output_file: Path | None,
+            sarif: Path | None,
+            junit: Path | None,
+            tensorboard: Path | None = None,
+            wandb: str | None = None,
+            **options: Any,
+        ) -> Any:
+            outputs = Outputs(form, output_file, sarif, junit, tensorboard, wandb)
+            return command(*words, outputs=outputs, **options)
+
+        folder = click.Path(path_type=Path, file_okay=False)
+        trackings = (
+            click.option("--tensorboard", type=folder, metavar="FOLDER", help="Also write a summary for TensorBoard."),
+            click.option("--wandb", metavar="PROJECT", help="Also log a summary to Weights & Biases."),
+        )
+        for option in reversed(
+            (
+                click.option(
+                    "--output-format",
+                    "--format",
+                    "form",
+                    type=click.Choice([first, *others]),
+                    default=first,
+                    show_default=True,
+                    help="What goes to stdout.",
+                ),
+                click.option("-o", "--output-file", type=file, help="Write that into a file instead."),
+                click.option(
+                    "--sarif", type=file, metavar="FILE", help="Also write SARIF 2.1.0 (GitHub code scanning)."
+                ),
+                click.option("--junit", type=file, metavar="FILE", help="Also write JUnit XML (Jenkins, GitLab)."),
+                *(trackings if trackers else ()),
+            )
+        ):
+            call = option(call)
+        return cast("F", call)
+
+    return decorate

@@ -54,9 +54,9 @@ class Process:
 
     Attributes:
         watch: None until the process has imported numpy.
-        record: as it is saved: `pid`, `parent` (its process id), `executable`, `arguments`, `python`, `hooked` (modules
-            on which taps are), `imported` (those of `NOTABLE`), `own_seconds` (spent in taps), `problems` (sentences),
-            `closed` (whether it ended in order).
+        record: as it is saved: `pid`, `parent` (its process id), `executable`, `arguments`, `folder` (where it began),
+            `python`, `hooked` (modules on which taps are), `imported` (those of `NOTABLE`), `own_seconds` (spent in
+            taps), `problems` (sentences), `closed` (whether it ended in order).
     """
 
     def __init__(self, folder: str, settings: dict[str, Any]) -> None:
@@ -73,6 +73,7 @@ class Process:
             "parent": os.getppid(),
             "executable": sys.executable,
             "arguments": list(sys.orig_argv),
+            "folder": _folder(),
             "python": sys.version.split()[0],
             "hooked": [],
             "imported": [],
@@ -194,3 +195,10 @@ def _finalize(process: Process) -> None:
     from multiprocessing import util
 
     util.Finalize(None, process.close, exitpriority=50)
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:  # it was removed
+        return ""

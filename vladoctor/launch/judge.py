@@ -1,4 +1,4 @@
-"""Judges what a watched program did, in all its processes."""
+"""Judges what a watched program did, in all its processes, and looks in its source for where that comes from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vladoctor.launch.causes import with_causes
 from vladoctor.session import judge_traces
 from vladoctor.trace import find_traces
 
@@ -27,4 +28,5 @@ def judge_watched(watched: Watched, folder: Path, spec: RunSpec) -> RunResult:
         "processes": list(watched.processes),
     }
     notes = [*result.notes, *watched.problems, *([] if traces else [watched.why_nothing])]
-    return replace(result, run={**result.run, "program": program}, notes=tuple(dict.fromkeys(notes)))
+    result = replace(result, run={**result.run, "program": program}, notes=tuple(dict.fromkeys(notes)))
+    return with_causes(result, watched.processes)

@@ -88,7 +88,7 @@ def stages(result: RunResult) -> list[StageView]:
 
 def acquitted(result: RunResult, found: Sequence[StageView]) -> bool:
     """Whether what is left is the policy."""
-    clean = not any(result.findings) and not result.failed and not result.incomplete
+    clean = not any(result.findings) and not result.accepted and not result.failed and not result.incomplete
     return clean and bool(result.diagnoses) and all(one.state == RIGHT for one in found)
 
 

@@ -31,6 +31,7 @@ from vladoctor.facts.coverage import PARTLY, SEEN, UNSEEN, Coverage
 from vladoctor.records import Episode, Frame
 from vladoctor.report import acquittal, markup, seen
 from vladoctor.report.json import CONFIDENCE, success_interval, trials, write_atomically
+from vladoctor.report.reported import short_way, shown
 from vladoctor.report.seen import INCLUDED
 from vladoctor.report.svg import Mark, Series, line_chart, number
 from vladoctor.result import RunResult
@@ -120,7 +121,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        prose=markup.prose, inline=markup.inline, value=markup.value, plain=markup.plain, visible=markup.visible
+        place=shown,
+        way=short_way,
+        prose=markup.prose,
+        inline=markup.inline,
+        value=markup.value,
+        plain=markup.plain,
+        visible=markup.visible,
     )
     environment.globals.update(severities=SEVERITIES)
     return environment
@@ -198,6 +205,9 @@ def _of_the_run(finding: Finding, episodes: str) -> Verdict:
 
 def _acquittal(result: RunResult) -> Verdict:
     """The verdict where nothing was found: the whole loop is acquitted only if every stage of it was judged."""
+    if result.accepted:
+        known = ", ".join(sorted({finding.code for _, finding in result.accepted}))
+        return Verdict("none", f"Nothing but what the baseline accepts: {known}.", [_coverage(result.diagnoses)])
     found = acquittal.stages(result)
     if acquittal.acquitted(result, found):
         return Verdict("ok", f"Healthy: {acquittal.ACQUITTED}.", [_coverage(result.diagnoses)])

@@ -14,16 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vladoctor
+from vladoctor.check import Severity
 from vladoctor.report import acquittal
 from vladoctor.report.seen import cost, of_run
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import CheckResult, Diagnosis
+    from vladoctor.lint.result import LintResult
+    from vladoctor.places import Fix
     from vladoctor.records import Episode
+    from vladoctor.report.reported import Report
     from vladoctor.result import RunResult
 
 SCHEMA = "urn:vladoctor:schema:report:1"
 """Changes its number when a field changes its meaning or goes away; fields are added without."""
+
+LINT_SCHEMA = "urn:vladoctor:schema:lint:1"
 
 CONFIDENCE = 0.95
 STATES = ("failed", "passed", "abstained", "crashed")
@@ -42,10 +48,53 @@ def run_report(result: RunResult) -> dict[str, Any]:
             "checks": [_check(check) for check in result.overall.results],
         },
         "episodes": [_episode(diagnosis, result.folder) for diagnosis in result.diagnoses],
+        "accepted": [{"episode": name, **finding.to_json()} for name, finding in result.accepted],
         "failures": list(result.failures),
         "notes": list(result.notes),
     }
     plain: dict[str, Any] = _jsonable(report)
+    return plain
+
+
+def lint_report(report: Report, result: LintResult) -> dict[str, Any]:
+    """What the linter found, as JSON-able data: valid against schemas/lint.schema.json."""
+    severities = [one.finding.severity.value for one in report.counted]
+    document = {
+        "schema": LINT_SCHEMA,
+        "vladoctor": vladoctor.__version__,
+        "summary": {
+            "files": result.files,
+            "loops": len(result.loops),
+            "findings": {severity.value: severities.count(severity.value) for severity in Severity},
+            "accepted": len(report.found) - len(severities),
+            "exit_status": report.exit_status,
+        },
+        "findings": [
+            {
+                **one.finding.to_json(),
+                "evidence": _worded(one.finding.evidence),
+                "place": one.place.to_json() if one.place else None,
+                "found_in": list(one.subjects),
+                "fingerprint": one.fingerprint,
+                "accepted": one.accepted or None,
+                "fix": _fix(one.finding.fix),
+            }
+            for one in report.found
+        ],
+        "loops": [
+            {
+                "place": loop.facts.place.to_json(),
+                "profile": loop.facts.profile.name,
+                "checks": [_check(check) for check in loop.results],
+            }
+            for loop in result.loops
+        ],
+        "warnings": [
+            {"place": one.place.to_json() if one.place else None, "message": one.message} for one in report.warnings
+        ],
+        "skipped": [{"place": one.place.to_json(), "reason": one.reason} for one in result.skipped],
+    }
+    plain: dict[str, Any] = _jsonable(document)
     return plain
 
 
@@ -66,8 +115,15 @@ def write_json(result: RunResult, path: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Write UTF-8 into a temporary file beside `path`, then rename it into place.
 
-    The data is synced before the rename: without that a power cut can leave an empty file under the final name.
+    The data is synced before the rename: without that a power cut can leave an empty file under the final name. What is
+    no file (/dev/null, /dev/stdout, a pipe) is written to as it is: a rename would put a file in its place.
     """
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        return
+    # A link stays one.
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
@@ -216,6 +272,19 @@ def _check(check: CheckResult) -> dict[str, Any]:
         "notes": [clear.message for clear in check.clears] + [note.reason for note in check.abstentions],
         "error": check.error or None,
     }
+
+
+def _worded(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Evidence with what was expected and seen in words; a source says a number where a run says a sentence."""
+    words = {key: str(evidence[key]) for key in ("expected", "seen") if evidence.get(key) is not None}
+    return {**evidence, **words}
+
+
+def _fix(fix: Fix | None) -> dict[str, Any] | None:
+    if fix is None:
+        return None
+    edits = [{"place": edit.place.to_json(), "text": edit.text} for edit in fix.edits]
+    return {"summary": fix.summary, "safe": fix.safe, "edits": edits}
 
 
 def _jsonable(value: Any) -> Any:

@@ -24,7 +24,20 @@ import vladoctor
 from vladoctor.check import Severity
 from vladoctor.facts.coverage import sentence
 from vladoctor.report import acquittal, seen
+from vladoctor.report.console import (
+    COLOURS,
+    Glyphs,
+    glyphs_for,
+    hang,
+    make_console,
+    plural,
+    prose,
+    short,
+    table,
+    visible,
+)
 from vladoctor.report.json import success_interval, trials
+from vladoctor.report.reported import short_way, shown
 from vladoctor.result import FAILED, FINDINGS, INCOMPLETE, Progress, RunResult
 
 if TYPE_CHECKING:
@@ -33,7 +46,6 @@ if TYPE_CHECKING:
     from vladoctor.diagnosis import CheckResult, Diagnosis, Finding
     from vladoctor.records import Outcome
 
-COLOURS = {Severity.STOP: "bold red", Severity.FIX: "bold yellow", Severity.LOOK: "bold cyan"}
 DIMENSIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 """Names of a 7-dimensional action's components, in the order of the OpenVLA family."""
 
@@ -43,24 +55,6 @@ READABLE_EDITS = 6
 """Texts that differ in more places are shown one under the other; between the marks nobody would find them."""
 NAMES_SHOWN = 3
 LOG_EVERY_S = 30.0
-
-
-@dataclass(frozen=True)
-class Glyphs:
-    """Signs that a terminal may lack."""
-
-    wrong: str = "✗"
-    right: str = "✓"
-    silent: str = "?"
-    follows: str = "└ "
-    do: str = "→ "
-    space: str = "·"
-    newline: str = "↵"
-    tab: str = "⇥"
-    dot: str = "·"
-
-
-ASCII = Glyphs("x", "+", "?", "\\ ", "> ", "_", "\\n", "\\t", "-")
 
 
 # --- The summary ---
@@ -83,12 +77,12 @@ def print_summary(
         width: columns; by default the terminal's, or 80.
         colour: by default as the terminal and NO_COLOR say.
     """
-    console = _console(stream or sys.stdout, width=width, colour=colour)
+    console = make_console(stream or sys.stdout, width=width, colour=colour)
     for part in _Summary(result, glyphs_for(console), narrow=console.width < NARROW).parts():
         console.print(part)
     for path in reports:
         # Whole on one line however long, so that it can be clicked or copied.
-        console.print(Text(f"Report: {_short(path)}"), soft_wrap=True)
+        console.print(Text(f"Report: {short(path)}"), soft_wrap=True)
     number, reason = status or (result.exit_status, _status_reason(result))
     if reason:
         console.print(Text(f"Exit status {number}: {reason}", style="dim"))
@@ -104,29 +98,13 @@ def summary_text(result: RunResult, width: int = 100) -> str:
 def finding_text(finding: Finding, width: int = 100) -> str:
     """One finding with its evidence and its remedy as plain text, `width` columns wide."""
     stream = io.StringIO()
-    console = _console(stream, width=width, colour=False)
+    console = make_console(stream, width=width, colour=False)
     console.print(_Summary(RunResult(None, {}), glyphs_for(console))._body(finding))
     return _trimmed(stream)
 
 
 def _trimmed(stream: io.StringIO) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")
-
-
-def glyphs_for(console: Console) -> Glyphs:
-    """Signs that the console's encoding has."""
-    try:
-        "".join(vars(Glyphs()).values()).encode(console.encoding)
-    except (UnicodeEncodeError, LookupError):
-        return ASCII
-    return Glyphs()
-
-
-def visible(text: str, glyphs: Glyphs, *, spaces: bool = True) -> str:
-    """Text with its white space (or only line ends and tabs) and other invisible characters made visible."""
-    shown = text.replace("\r", "\\r").replace("\n", glyphs.newline).replace("\t", glyphs.tab)
-    shown = "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in shown)
-    return shown.replace(" ", glyphs.space) if spaces else shown
 
 
 @dataclass
@@ -165,12 +143,12 @@ class _Summary:
             ("assets", _with_note(assets.get("kind"), assets.get("note"))),
             ("fault", f"{run['fault']} (applied on purpose)" if run.get("fault") else ""),
         ]
-        yield _rows([(label, Text(value)) for label, value in rows if value])
+        yield table([(label, Text(value)) for label, value in rows if value])
 
     def _failures(self) -> Iterable[RenderableType]:
         for failure in self.result.failures:
             yield Text("")
-            yield _hang(f"{self.glyphs.wrong} ", Text(str(failure)), style="bold red")
+            yield hang(f"{self.glyphs.wrong} ", Text(str(failure)), style="bold red")
         ended: dict[str, list[Diagnosis]] = {}
         for diagnosis in self.result.diagnoses:
             if diagnosis.episode.outcome.ended == "exception":
@@ -228,7 +206,7 @@ class _Summary:
         for finding in findings:
             text = Text(f"{finding.code} {finding.name}", style=COLOURS[finding.severity], overflow="fold")
             text.append(f" ({finding.severity.value}): {finding.message}", style="default")
-            yield Padding(_hang(self.glyphs.follows, text), (0, 0, 0, 4))
+            yield Padding(hang(self.glyphs.follows, text), (0, 0, 0, 4))
 
     def _title(self, finding: Finding, episodes: Sequence[Diagnosis], total: int, *, also: bool) -> Text:
         title = Text()
@@ -241,8 +219,12 @@ class _Summary:
         dot = f" {self.glyphs.dot} "
         where = dot.join((finding.severity.value, f"stage {finding.stage.value}", _since(finding)))
         parts: list[RenderableType] = [Text(where, style=COLOURS[finding.severity])]
-        parts += [_prose(finding.message), *self._evidence(finding.evidence)]
-        parts.append(_hang(self.glyphs.do, _prose(finding.remedy), style="bold green"))
+        parts += [prose(finding.message), *self._evidence(finding.evidence)]
+        if finding.place is not None:
+            rows = [("in", Text(shown(finding.place)))]
+            rows += [("way", Text(short_way(finding.trail), overflow="fold"))] if finding.trail else []
+            parts.append(Padding(table(rows), (0, 0, 0, 2)))
+        parts.append(hang(self.glyphs.do, prose(finding.remedy), style="bold green"))
         parts.append(Text(f"more: vladoctor explain {finding.code}", style="dim"))
         return Group(*parts)
 
@@ -260,7 +242,7 @@ class _Summary:
                 if evidence.get(key) is not None:
                     rows.append((key, Text(visible(str(evidence[key]), self.glyphs, spaces=False), overflow="fold")))
         if rows:
-            yield Padding(_rows(rows), (0, 0, 0, 2))
+            yield Padding(table(rows), (0, 0, 0, 2))
         dimensions = evidence.get("per_dimension")
         if isinstance(dimensions, Mapping) and dimensions:
             yield Padding(_dimension_table(dimensions), (0, 0, 0, 2))
@@ -293,7 +275,7 @@ class _Summary:
             if len(findings) < len(group):
                 text.append(f" in {len(findings)} of {len(group)} episodes")
             text.append(f" ({first.severity.value}, {_since(first)}): {first.message}")
-            lines.append(_hang(self.glyphs.follows, text))
+            lines.append(hang(self.glyphs.follows, text))
         return lines
 
     def _right(self) -> Iterable[RenderableType]:
@@ -307,7 +289,7 @@ class _Summary:
             always = [one for stage in stages for one in stage.looked if one.episodes in (None, total)]
             names = [f"{one.code} {one.name}{'' if one.episodes else ' over the run'}" for one in always]
             if names:
-                yield _hang("Found right: ", Text(", ".join(names)))
+                yield hang("Found right: ", Text(", ".join(names)))
             return
         several = f" in {total} episodes (numbers of the first)" if total > 1 else ""
         yield Text(f"Looked at and found right{several}:")
@@ -318,7 +300,7 @@ class _Summary:
                 where = " over the run" if one.episodes is None else ""
                 where = f" in {one.episodes} of {total} episodes" if one.episodes and one.episodes < total else where
                 text.append(f"{where}: {one.said}", style="default")
-                yield _hang(f"    {self.glyphs.right} ", text, style="green")
+                yield hang(f"    {self.glyphs.right} ", text, style="green")
 
     def _seen(self) -> Iterable[RenderableType]:
         """Which stages were seen at all, and what that cost."""
@@ -326,11 +308,11 @@ class _Summary:
         if covered:
             yield Text("")
             words = sentence(covered, brief=True)
-            yield _hang("Seen: ", Text(words.removeprefix("seen: "), overflow="fold"))
+            yield hang("Seen: ", Text(words.removeprefix("seen: "), overflow="fold"))
         cost = seen.cost(diagnosis.episode for diagnosis in self.result.diagnoses)
         if cost is not None:
             budget = seen.budget_in_words(self.result.run.get("budget"))
-            yield _hang("Cost: ", Text(cost.sentence + (f"; {budget}" if budget else ""), overflow="fold"))
+            yield hang("Cost: ", Text(cost.sentence + (f"; {budget}" if budget else ""), overflow="fold"))
 
     def _silent(self) -> Iterable[RenderableType]:
         silent = _by_check(self.result.diagnoses, "abstained")
@@ -355,16 +337,16 @@ class _Summary:
             lacking = " (evidence missing)" if any(note.missing for note in notes) else ""
             some = f" in {len(found)} of {total} episodes" if len(found) < total else ""
             text.append(f"{some}: {reasons}{lacking}", style="default")
-            yield _hang(f"  {self.glyphs.silent} ", text, style="yellow")
+            yield hang(f"  {self.glyphs.silent} ", text, style="yellow")
         for reason, count in missing.items():
             text = Text(f"{reason} ({_count(count, total)}; evidence missing)", overflow="fold")
-            yield _hang(f"  {self.glyphs.silent} ", text, style="yellow")
+            yield hang(f"  {self.glyphs.silent} ", text, style="yellow")
         for check in overall:
             text = Text(f"{check.code} {check.name}", style="yellow", overflow="fold")
             reasons = "; ".join(dict.fromkeys(note.reason for note in check.abstentions))
             lacking = " (evidence missing)" if any(note.missing for note in check.abstentions) else ""
             text.append(f" over the run: {reasons}{lacking}", style="default")
-            yield _hang(f"  {self.glyphs.silent} ", text, style="yellow")
+            yield hang(f"  {self.glyphs.silent} ", text, style="yellow")
 
     def _crashed(self) -> Iterable[RenderableType]:
         crashed = [
@@ -375,7 +357,7 @@ class _Summary:
             yield Text("")
             last = check.error.strip().rsplit("\n", 1)[-1]
             text = Text(f"{check.code} {check.name} crashed {where}: {last}", overflow="fold")
-            yield _hang("! ", text, style="bold magenta")
+            yield hang("! ", text, style="bold magenta")
             advice = (
                 "This is a defect of the check, not of your loop; its traceback is in the JSON report. "
                 "more: vladoctor explain VD901"
@@ -386,7 +368,7 @@ class _Summary:
         if self.result.notes:
             yield Text("")
             for note in self.result.notes:
-                yield _hang("Note: ", Text(note, overflow="fold"), style="yellow")
+                yield hang("Note: ", Text(note, overflow="fold"), style="yellow")
 
     def _episodes(self) -> Iterable[RenderableType]:
         diagnoses = self.result.diagnoses
@@ -435,7 +417,7 @@ class _Summary:
         if interval:
             rest = len(diagnoses) - len(counted)
             yield Text(
-                f"Success: {successes} of {_plural(len(counted), 'episode')} = {_percent(successes / len(counted))} "
+                f"Success: {successes} of {plural(len(counted), 'episode')} = {_percent(successes / len(counted))} "
                 f"(95 % interval {_percent(interval[0])} to {_percent(interval[1])})"
                 + (f"; {rest} more did not run to an end and are not counted" if rest else "")
             )
@@ -462,10 +444,13 @@ class _Summary:
             yield Text("Nothing could be judged.", style="bold yellow")
         elif self.result.exit_status == INCOMPLETE or self.result.failed:
             yield Text("Nothing wrong was found, but not everything could be judged.", style="bold yellow")
+        elif self.result.accepted:
+            known = ", ".join(sorted({finding.code for _, finding in self.result.accepted}))
+            yield Text(f"Nothing was found but what the baseline accepts: {known}.", style="bold yellow")
         else:
             checks = {check.code for diagnosis in judged for check in diagnosis.results if check.judged}
             yield Text(
-                f"Healthy: {_plural(len(checks), 'check')} looked at {_plural(len(judged), 'episode')} "
+                f"Healthy: {plural(len(checks), 'check')} looked at {plural(len(judged), 'episode')} "
                 "and found nothing wrong.",
                 style="bold green",
             )
@@ -530,35 +515,6 @@ def _number(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _rows(rows: Sequence[tuple[str, RenderableType]]) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in rows:
-        table.add_row(label, value)
-    return table
-
-
-def _prose(text: str) -> RenderableType:
-    """Text as it is, with fenced code indented instead of fenced."""
-    parts: list[RenderableType] = []
-    for index, part in enumerate(text.split("```")):
-        body = part.partition("\n")[2] if index % 2 else part
-        body = body.strip("\n")
-        if body.strip():
-            parts.append(Padding(Text(body, "cyan"), (0, 0, 0, 4)) if index % 2 else Text(body, overflow="fold"))
-    return parts[0] if len(parts) == 1 else Group(*parts)
-
-
-def _hang(sign: str, text: RenderableType, *, style: str = "") -> Table:
-    """Text with a sign before it, its further lines indented under its first."""
-    table = Table.grid()
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row(Text(sign, style=style), text)
-    return table
-
-
 def _since(finding: Finding) -> str:
     if finding.whole_run:
         return "the run as a whole"
@@ -586,12 +542,8 @@ def _count(count: int, total: int, name: str = "") -> str:
     return f"{count} of {total} episodes" if count != 1 or not name else f"1 of {total} episodes ({name})"
 
 
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
 def _steps(count: int) -> str:
-    return _plural(count, "step")
+    return plural(count, "step")
 
 
 def _percent(share: float) -> str:
@@ -606,14 +558,6 @@ def _with_note(name: Any, note: Any) -> str:
     return f"{name} ({note})" if name and note else str(name or "")
 
 
-def _short(path: Path) -> str:
-    """Relative to the current folder where it is inside it."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 def _status_reason(result: RunResult) -> str:
     status = result.exit_status
     if status == FINDINGS:
@@ -623,25 +567,12 @@ def _status_reason(result: RunResult) -> str:
     return "evidence is incomplete" if status == INCOMPLETE else ""
 
 
-def _console(stream: TextIO, *, width: int | None = None, colour: bool | None = None) -> Console:
-    """No highlighting of its own and no markup: brackets in prompts and paths stay as they are."""
-    return Console(
-        file=stream,
-        width=width,
-        force_terminal=colour,
-        no_color=True if colour is False else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-
-
 # --- Progress ---
 
 
 def make_progress(stream: TextIO | None = None) -> Progress:
     """Bars on a terminal, lines in a log file or pipe."""
-    console = _console(stream or sys.stderr)
+    console = make_console(stream or sys.stderr)
     return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
 
 
