@@ -70,8 +70,9 @@ def test_inputs_are_never_part_of_a_script() -> None:
         assert "${{" not in step.get("run", "")
 
 
-def test_the_actions_options_exist() -> None:
-    options = {name for option in cli.commands["lint"].params for name in option.opts}
+@pytest.mark.parametrize("command", ["lint", "preflight"])
+def test_the_actions_options_exist(command: str) -> None:
+    options = {name for option in cli.commands[command].params for name in option.opts}
     assert {"--output-format", "--sarif"} <= options
 
 

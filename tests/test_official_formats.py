@@ -19,8 +19,9 @@ from linted import CRASHED, loop, write_sample
 
 from vladoctor.lint.result import LintResult
 from vladoctor.places import Place
+from vladoctor.preflight.result import Item, Preflight
 from vladoctor.report import junit, sarif
-from vladoctor.report.reported import Report, of_lint, of_run
+from vladoctor.report.reported import Report, of_lint, of_preflight, of_run
 
 XSD = Path(__file__).parent / "data" / "junit" / "jenkins-junit-10.xsd"
 OFFICIAL = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -53,7 +54,19 @@ def _placed(folder: Path) -> Report:
     return of_run(run)
 
 
-REPORTS = [_linted, _nothing, _crashed, _run, _placed]
+def _preflight(folder: Path) -> Report:
+    (folder / "run.yaml").write_text("model: {path: weights}\n")
+    wrong = replace(SCALE, place=Place("run.yaml", 1, 9), whole_run=True)
+    items = [
+        Item(0, "run file", "ok", "a valid run file"),
+        Item(0, "statistics", "problem", "bridge_orig", "libero_object", wrong),
+        Item(1, "GPU", "abstained", reason="there is none", missing=True),
+        Item(1, "drawing", "crashed", reason="Traceback ...\nOSError: no <GL> \x00"),
+    ]
+    return of_preflight(Preflight("run.yaml", 1, items, {"name": "openvla-libero"}, {0: 0.1, 1: 2.0}))
+
+
+REPORTS = [_linted, _nothing, _crashed, _run, _placed, _preflight]
 
 
 @pytest.mark.parametrize("make", REPORTS)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vladoctor.cli.options import traceback_option
+from vladoctor.cli.options import FORMATS, Outputs, output_options, traceback_option
+
+if TYPE_CHECKING:
+    from vladoctor.preflight.result import Preflight
 
 
 @click.command(
@@ -30,6 +36,7 @@ from vladoctor.cli.options import traceback_option
 @click.option("--profile", metavar="NAME", help="What the checkpoint expects: a profile, or a YAML file of your own.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON (its schema: vladoctor schema preflight).")
 @click.option("--report", is_flag=True, help="As Markdown to paste into an issue, with the machine.")
+@output_options("text", "json", *FORMATS)
 @traceback_option
 def preflight(
     run_file: str,
@@ -39,6 +46,7 @@ def preflight(
     profile: str | None,
     as_json: bool,
     report: bool,
+    outputs: Outputs,
 ) -> int:
     """Look at a run before it starts: what would break it, and what would make its numbers mean nothing.
 
@@ -57,17 +65,31 @@ def preflight(
             done = run_preflight(spec, level, note)
         finally:
             end_children()
-    if as_json:
-        print(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
-    else:
-        from vladoctor.preflight.show import print_preflight
-        from vladoctor.preflight.show import report as as_report
-
-        if report:
-            print(as_report(done))
-        else:
-            print_preflight(done)
+    _deliver(done, replace(outputs, form="json") if as_json else outputs, as_issue=report)
     return done.exit_status
+
+
+def _deliver(done: Preflight, outputs: Outputs, *, as_issue: bool) -> None:
+    from vladoctor.preflight.show import print_preflight
+    from vladoctor.preflight.show import report as as_report
+    from vladoctor.report.formats import render, write_files
+    from vladoctor.report.reported import of_preflight
+
+    write_files(of_preflight(done), outputs.files)
+    if as_issue:
+        outputs.put(f"{as_report(done)}\n")
+    elif outputs.form == "json":
+        outputs.put(json.dumps(done.to_json(), indent=2, ensure_ascii=False) + "\n")
+    elif outputs.form == "text":
+        stream = io.StringIO() if outputs.file else None
+        print_preflight(done, stream=stream)
+        if stream is not None:
+            outputs.put(stream.getvalue())
+    else:
+        if outputs.form == "github":
+            # The annotations are for GitHub, the lines for who reads the log.
+            print_preflight(done, stream=sys.stderr)
+        outputs.put(render(of_preflight(done), outputs.form))
 
 
 class _progress:  # noqa: N801 - used as a function

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vladoctor.preflight.machine import markdown
 from vladoctor.preflight.result import ABSTAINED, CRASHED, OK, PROBLEM, Item, Preflight
-from vladoctor.report.terminal import COLOURS, Glyphs, glyphs_for
+from vladoctor.report.console import COLOURS, Glyphs, glyphs_for
 from vladoctor.result import FAILED, FINDINGS, INCOMPLETE
 
 TITLES = ("files and versions", "machine, environment, checkpoint", "weights and a short episode", "whole episodes")

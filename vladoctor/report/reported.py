@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vladoctor.check import Severity
 from vladoctor.places import Hop, Place
@@ -19,6 +19,7 @@ from vladoctor.places import Hop, Place
 if TYPE_CHECKING:
     from vladoctor.diagnosis import CheckResult, Finding
     from vladoctor.lint.result import LintResult
+    from vladoctor.preflight.result import Preflight
     from vladoctor.records import Episode
     from vladoctor.result import RunResult
 
@@ -196,8 +197,8 @@ def of_run(result: RunResult) -> Report:
     )
 
 
-def of_preflight(result: Any) -> Report:
-    """What a `vladoctor.preflight.result.Preflight` found, each level a subject and each look a test case."""
+def of_preflight(result: Preflight) -> Report:
+    """What a pre-flight found, each level a subject and each look a test case."""
     merged: dict[tuple[object, ...], Reported] = {}
     looked: list[Looked] = []
     for item in result.items:
