@@ -635,7 +635,9 @@ def new_profile(traces: tuple[Path, ...], name: str, out: Path | None) -> None:
 
 
 @cli.command(short_help="Print a JSON Schema.")
-@click.argument("name", type=click.Choice(["run", "report", "finding", "matrix", "config", "lint", "preflight"]), default="run")
+@click.argument(
+    "name", type=click.Choice(["run", "report", "finding", "matrix", "config", "lint", "preflight"]), default="run"
+)
 @_traceback_option
 def schema(name: str) -> None:
     """Print the JSON Schema of run files (the default), of the run report, of a finding, of a fault matrix,
