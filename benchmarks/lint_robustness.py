@@ -10,8 +10,9 @@ dropped, doubled, swapped, nested in a block or a function, moved into another f
 arguments dropped or turned round, expressions replaced by others and nested in each other.
 
 Wanted: no exception, no crashed check, no file that takes longer than a second, and nothing executed. Mutants lie in a
-folder whose modules write a file when they are imported, and every other mutant imports them and would write one itself;
-an audit hook notes when anything of the folder is executed, a file written, a process started or a connection opened.
+folder whose modules write a file when they are imported, and every other mutant imports them and would write one
+itself; an audit hook notes when anything of the folder is executed, a file written, a process started or a connection
+opened.
 """
 
 from __future__ import annotations
