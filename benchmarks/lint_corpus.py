@@ -125,8 +125,8 @@ def _from_history(repository: Path, commit: str, target: Path) -> Path:
     wanted: list[tuple[str, str]] = []
     for line in filter(None, listing.split("\0")):
         kind, path = line.split("\t", 1)
-        _, what, blob, size = kind.split()
-        if what == "blob" and path.endswith(READ) and size.isdigit() and int(size) <= MOST_BYTES:
+        _, what, blob, length = kind.split()
+        if what == "blob" and path.endswith(READ) and length.isdigit() and int(length) <= MOST_BYTES:
             wanted.append((blob, path))
     contents = _git(repository, "cat-file", "--batch", stdin="\n".join(blob for blob, _ in wanted).encode())
     at = 0

@@ -229,20 +229,19 @@ class Mutator:
                     orelse=[],
                     finalbody=[],
                 ),
-                ast.FunctionDef(
-                    name=self._name(),
-                    args=ast.arguments(
-                        posonlyargs=[], args=[ast.arg(self._name())], kwonlyargs=[], kw_defaults=[], defaults=[]
-                    ),
-                    body=inner,
-                    decorator_list=[test] if self.chance.random() < 0.3 else [],
-                    type_params=[],
-                ),
-                ast.ClassDef(
-                    name=self._name(), bases=[test], keywords=[], body=inner, decorator_list=[], type_params=[]
-                ),
+                self._defined("def", inner, test),
+                self._defined("class", inner, test),
             )
         )
+
+    def _defined(self, keyword: str, body: list[ast.stmt], decorator: ast.expr) -> ast.stmt:
+        """A function or a class around statements; parsed, as its fields differ between Python's versions."""
+        (made,) = ast.parse(f"{keyword} {self._name()}({self._name()}): pass").body
+        assert isinstance(made, (ast.FunctionDef, ast.ClassDef))
+        made.body = body
+        if self.chance.random() < 0.3:
+            made.decorator_list = [decorator]
+        return made
 
     def transplant(self, tree: ast.Module) -> None:
         self._body(tree).insert(0, copy.deepcopy(self.chance.choice(self.statements)))
