@@ -1,0 +1,971 @@
+"""From what a program does to what its loop is: `SourceFacts` for each place where a policy's answer is executed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vladoctor.lint import robots, workarounds
+from vladoctor.lint.facts import (
+    Action,
+    Chunk,
+    Decode,
+    Fact,
+    Handler,
+    ImageSlot,
+    ImageWay,
+    Load,
+    Prompt,
+    Seen,
+    Settle,
+    SourceFacts,
+    UnnormKey,
+    known,
+)
+from vladoctor.lint.families import OPENVLA_LIKE
+from vladoctor.lint.interpret import Event, Interpreter, Loop
+from vladoctor.lint.sources import SourceFile
+from vladoctor.lint.values import (
+    WORLDS,
+    Const,
+    Counter,
+    Ext,
+    Hole,
+    Image,
+    List,
+    Num,
+    Text,
+    Thing,
+    Tup,
+    Unknown,
+    Value,
+    When,
+    numbers,
+    options,
+    plain,
+    taints,
+    text_of,
+)
+from vladoctor.places import Hop, Place
+from vladoctor.profiles import Profile
+from vladoctor.profiles.find import find_profile
+
+T = TypeVar("T")
+
+SPECIAL = 29871
+"""Llama's token for a space in front of nothing, which `predict_action` appends."""
+
+
+def loops(interp: Interpreter) -> list[SourceFacts]:
+    """Every loop, policy or server that an entry point showed."""
+    events = interp.events
+    queries = [event for event in events if event.kind == "query"]
+    steps = [event for event in events if event.kind == "step" and _driven(event, queries)]
+    found: list[SourceFacts] = []
+    asked: set[int] = set()
+    for group in _grouped(steps):
+        mine = _queries_of(group, queries, events)
+        if not mine:
+            continue
+        asked.update(id(query) for query in mine)
+        found.append(_Reader(interp, mine, group).facts("loop"))
+    done = {(str(q.source.path), q.place.line) for q in queries if id(q) in asked}
+    rest = [q for q in queries if id(q) not in asked and (str(q.source.path), q.place.line) not in done]
+    for group in _grouped(rest):
+        found.append(_Reader(interp, group, []).facts(_kind_without_step(group)))
+    return found
+
+
+def _driven(step: Event, queries: Sequence[Event]) -> bool:
+    """Whether a step executes what a policy answered."""
+    return bool(taints(step.data["action"]) & {"action", "token"}) or _deep(step)
+
+
+def _deep(step: Event) -> bool:
+    return bool(step.data.get("deep"))
+
+
+def _grouped(events: Iterable[Event]) -> list[list[Event]]:
+    groups: dict[tuple[Any, ...], list[Event]] = {}
+    for event in events:
+        groups.setdefault((str(event.source.path), event.place.line), []).append(event)
+    return list(groups.values())
+
+
+def _queries_of(group: Sequence[Event], queries: Sequence[Event], events: Sequence[Event]) -> list[Event]:
+    """The queries whose answers these steps execute; the last one before them where that cannot be followed."""
+    found: list[Event] = []
+    for step in group:
+        for _, option in options(step.data["action"]):
+            native = option.native.query if isinstance(option, Num) and option.native is not None else None
+            if native is not None and native not in found:
+                found.append(native)
+    if found:
+        places = {(str(q.source.path), q.place.line) for q in found}
+        return [q for q in queries if (str(q.source.path), q.place.line) in places]
+    order = {id(event): index for index, event in enumerate(events)}
+    before = [q for q in queries if order[id(q)] < order[id(group[-1])]]
+    if not before:
+        return []
+    place = (str(before[-1].source.path), before[-1].place.line)
+    return [q for q in before if (str(q.source.path), q.place.line) == place]
+
+
+def _kind_without_step(group: Sequence[Event]) -> str:
+    text = group[0].source.text
+    return (
+        "server" if re.search(r"fastapi|flask|uvicorn|websockets\.serve|@app\.(post|route)", text, re.I) else "policy"
+    )
+
+
+class _Reader:
+    """Reads the facts of one loop from its events."""
+
+    def __init__(self, interp: Interpreter, queries: list[Event], steps: list[Event]) -> None:
+        self.interp = interp
+        self.queries = queries
+        self.steps = steps
+        self.query = queries[0]
+        self.events = interp.events
+        self.order = {id(event): index for index, event in enumerate(self.events)}
+        self.texts = {path: file.text for path, file in interp.files.items()}
+        self.env = next((s.data["env"] for s in steps if isinstance(s.data.get("env"), Thing)), None)
+        self.family = self._family()
+        self.environment = self._environment()
+        self.suite, self.suites = self._suites()
+
+    def facts(self, kind: str) -> SourceFacts:
+        """All of them."""
+        step = self.steps[0] if self.steps else self.query
+        checkpoint = self._checkpoint()
+        key = self._unnorm_key()
+        profile = self._profile(checkpoint, key)
+        whole = bool(self.steps)
+        return SourceFacts(
+            place=step.place,
+            profile=profile,
+            kind=kind,
+            files=tuple(self.interp.files),
+            family=self.family,
+            environment=self.environment,
+            suites=self.suites,
+            checkpoint=checkpoint,
+            images=self._images(),
+            prompt=self._prompt(),
+            action=self._action(),
+            decode=self._decode(),
+            unnorm_key=key,
+            chunk=self._chunk(),
+            do_sample=self._argument("do_sample"),
+            temperature=self._argument("temperature"),
+            settle=self._settle() if whole else Fact(),
+            init_state=self._init_state() if whole else Fact(),
+            horizon=self._horizon() if whole else Fact(),
+            policy_reset=self._policy_reset() if whole else Fact(),
+            bddl=self._bddl(),
+            seed=self._seed(),
+            environment_seed=self._environment_seed(),
+            trials=self._trials() if whole else Fact(),
+            proprio=self._proprio(),
+            loads=self._loads(),
+            handlers=self._handlers(),
+            workarounds=workarounds.found(self.interp.files.values()),
+        )
+
+    # -- who and where ---------------------------------------------------------------------------------------------
+
+    def _family(self) -> str:
+        family = str(self.query.data.get("family", ""))
+        if family == "openvla" and any(
+            re.search(r"mini-?vla|prism-qwen|openvla-mini", text, re.I) for text in self.texts.values()
+        ):
+            return "minivla"
+        return family
+
+    def _environment(self) -> str:
+        kind = self.env.info.get("kind", "") if self.env is not None else ""
+        if kind in ("libero", "simplerenv"):
+            return str(kind)
+        if self.query.data.get("whole"):
+            return "libero"
+        if kind:
+            return ""
+        texts = "\n".join(self.texts.values())
+        if re.search(r"^\s*(from|import)\s+[\w.]*libero", texts, re.M | re.I):
+            return "libero"
+        if re.search(r"simpler_env|mani_?skill2_real2sim|mani_skill\.envs", texts):
+            return "simplerenv"
+        return ""
+
+    def _suites(self) -> tuple[str, tuple[str, ...]]:
+        """The suite that runs by default and those that can be run."""
+        default, possible = "", []
+        values = [event.data["value"] for event in self.events if event.kind == "suite"]
+        values += [event.data["suite"] for event in self.queries if event.data.get("suite") is not None]
+        for value in values:
+            for _, option in options(value):
+                if isinstance(option, Const) and robots.is_suite(option.value):
+                    default = default or option.value
+                    possible.append(option.value)
+                    if option.origin:
+                        possible.extend(name for name in option.choices or robots.SUITES[:5] if robots.is_suite(name))
+                elif isinstance(option, Unknown):
+                    possible.extend(robots.SUITES[:5])
+        return default, tuple(dict.fromkeys(possible))
+
+    def _checkpoint(self) -> Fact[str]:
+        where = self.query.data.get("where")
+        return _fact(
+            where, lambda v: v.value if isinstance(v, Const) and isinstance(v.value, str) and v.value else None
+        )
+
+    def _profile(self, checkpoint: Fact[str], key: Fact[UnnormKey]) -> Profile:
+        family, name = self.family, checkpoint.value or ""
+        known_as: dict[str, Any] = {"name": name}
+        suite = self.suite or ("libero_spatial" if self.environment == "libero" else "")
+        if self.environment == "simplerenv":
+            suite = "simpler"
+        if family.startswith("lerobot"):
+            known_as["family_hint"] = family
+        elif family == "openpi":
+            known_as["family_hint"] = "openpi"
+        elif family in ("openvla", "openvla-oft", "openvla.prismatic"):
+            known_as["class"] = "OpenVLAForActionPrediction"
+            keys = [one.value.key for one in key.seen if one.value.key]
+            if self.environment == "libero":
+                known_as["norm_stats"] = {k: {} for k in keys if k.startswith("libero")} or {suite: {}}
+            elif self.environment == "simplerenv":
+                known_as["norm_stats"] = {k: {} for k in keys} or {"bridge_orig": {}}
+            if family == "openvla-oft":
+                known_as["chunk"] = 8
+        elif family == "minivla":
+            known_as = {"name": "minivla", "class": ""}
+        elif family:
+            known_as["class"] = family
+        return find_profile(known_as, suite)
+
+    # -- what the policy is given ----------------------------------------------------------------------------------
+
+    def _images(self) -> tuple[ImageSlot, ...]:
+        slots: dict[str, list[Value]] = {}
+        opaque = False
+        for query in self.queries:
+            asked = query.data["asked"]
+            opaque = opaque or (asked.opaque and not asked.images)
+            crop = query.data.get("crop")
+            for position, (name, value) in enumerate(asked.images):
+                named = "image" if name.startswith(("#", "pixel_values")) and not position else name
+                slots.setdefault(named, []).append(self._cropped_later(value, crop))
+            if query.data.get("official") and not asked.images and crop is not None:
+                unseen = Image(ImageWay("", None))
+                slots.setdefault("image", []).append(self._cropped_later(unseen, crop))
+        return tuple(ImageSlot(name, self._image_fact(values)) for name, values in slots.items())
+
+    def _cropped_later(self, value: Value, crop: Value | None) -> Value:
+        """The picture after the crop that OpenVLA's own code makes if its configuration says so."""
+        if crop is None or not isinstance(value, Image):
+            return value
+        hop = Hop(f"center_crop={plain(crop)}", crop.place if isinstance(crop, Const) else None)
+        area = {True: 0.9, False: 1.0}.get(plain(crop)) if isinstance(crop, Const) else None
+        return replace(value, way=replace(value.way, crop_area=area), trail=(*value.trail, hop))
+
+    def _image_fact(self, values: Sequence[Value]) -> Fact[ImageWay]:
+        def way(value: Value) -> ImageWay | None:
+            return value.way if isinstance(value, Image) else None
+
+        def place(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
+            if not isinstance(value, Image):
+                return None, ()
+            turns = value.way.turns
+            at = turns[-1].place if turns else value.trail[-1].place if value.trail else self.query.place
+            return at, (*value.trail, Hop("the policy", self.query.place))
+
+        return _fact_of(values, way, place)
+
+    def _prompt(self) -> Fact[Prompt]:
+        values: list[Value] = []
+        for query in self.queries:
+            asked = query.data["asked"]
+            chosen = self._chosen_text(asked.texts)
+            if chosen is not None:
+                values.append(chosen)
+        if not values:
+            return Fact(reason="no text was seen that the policy is given")
+        by_policy = not any(query.data["asked"].ids for query in self.queries)
+        official = any(query.data.get("official") for query in self.queries)
+
+        def prompt(value: Value) -> Prompt | None:
+            text = text_of(value)
+            if text is None or official or (isinstance(value, Const) and not isinstance(value.value, str)):
+                return None
+            lower = all(hole.lower or hole.clean for hole in text.holes if hole.kind == "instruction")
+            shown = "".join(
+                part if isinstance(part, str) else "{instruction}" if part.kind == "instruction" else "{?}"
+                for part in text.parts
+            )
+            return Prompt(shown, lower, not text.holes, by_policy, text.place)
+
+        def place(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
+            text = text_of(value)
+            if text is None:
+                return None, ()
+            at = text.place
+            if at is None:
+                at = self.query.data["asked"].ids[0].info.get("at") if self.query.data["asked"].ids else None
+            return at or self.query.place, (*text.trail, Hop("the policy", self.query.place))
+
+        return _fact_of(values, prompt, place)
+
+    @staticmethod
+    def _chosen_text(texts: Sequence[tuple[str, Value]]) -> Value | None:
+        """The text that is the prompt: the one with the instruction, else the only one."""
+        with_instruction = [value for _, value in texts if "instruction" in taints(value)]
+        return next(iter(with_instruction or [value for _, value in texts]), None)
+
+    def _proprio(self) -> Fact[tuple[str, ...]]:
+        for query in self.queries:
+            for name, value in query.data["asked"].states:
+                if isinstance(value, Num) and np.ndim(value.samples[0]) == 1 and len(value.samples[0]) > 3:
+                    found = _state_names(np.asarray(value.samples[0], dtype=float))
+                    if found is not None:
+                        return known(found, value.place or query.place, (Hop(name, query.place),))
+        return Fact(reason="the state that the policy is given was not followed")
+
+    # -- what becomes of the answer --------------------------------------------------------------------------------
+
+    def _action(self) -> Fact[Action]:
+        accumulated = self._accumulated()
+        values = [step.data["action"] for step in self.steps]
+        place = self.steps[0].place if self.steps else self.query.place
+        if accumulated is not None:
+            return known(Action(accumulated=True), accumulated.place, (Hop("the policy's answer", self.query.place),))
+        if not values:
+            return Fact(reason="what executes the answer stands elsewhere")
+
+        def action(value: Value) -> Action | None:
+            return _action_of(self.interp, value)
+
+        def where(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
+            number = _vector(self.interp, value)
+            trail = number.trail if number is not None else ()
+            return place, (*trail, Hop("env.step", place))
+
+        return _fact_of(values, action, where)
+
+    def _accumulated(self) -> Event | None:
+        """Where the gripper's value is added to a running sum."""
+        for event in self.events:
+            if event.kind == "accumulate" and event.data["op"] == "Add":
+                value = event.data["value"]
+                for _, option in options(value):
+                    if isinstance(option, Num) and option.native is not None and _only_gripper(option):
+                        return event
+        return None
+
+    def _decode(self) -> Fact[Decode]:
+        appended = self._appended()
+        for step in self.steps:
+            number = _vector(self.interp, step.data["action"])
+            if number is not None and number.origin == "token" and number.native is not None:
+                found = _decoded(number)
+                first = next((hop.place for hop in number.trail if hop.place), step.place)
+                return known(replace(found, appended=appended), first, number.trail)
+        if appended is not None:
+            return known(Decode(appended=appended), self._ids_place())
+        return Fact(reason="the loop leaves decoding to the model")
+
+    def _appended(self) -> tuple[int, ...] | None:
+        """Ids that the loop appends itself, where it is the loop's business."""
+        if any(query.data["method"] in ("forward", "generate") for query in self.queries):
+            ids = self.queries[0].data["asked"].ids
+            return tuple(ids[0].info.get("appended", ())) if ids else None
+        return None
+
+    def _ids_place(self) -> Place:
+        ids = self.queries[0].data["asked"].ids
+        return (ids[0].info.get("at") if ids else None) or self.query.place
+
+    def _unnorm_key(self) -> Fact[UnnormKey]:
+        values: list[Value] = []
+        for query in self.queries:
+            given = query.data["kwargs"].get("unnorm_key")
+            if given is not None:
+                values.append(given)
+        borrowed = self._borrowed()
+        if borrowed is not None:
+            return borrowed
+        if not values:
+            accesses = [event for event in self._before_step("statistics") if event.data["key"] is not None]
+            values = [event.data["key"] for event in accesses]
+            if not values:
+                if self.query.data["method"] == "predict_action" and "**" not in self.query.data["kwargs"]:
+                    return known(UnnormKey(None), self.query.place)
+                return Fact(reason="no key of statistics was seen")
+
+        def key(value: Value) -> UnnormKey | None:
+            if isinstance(value, Const):
+                return UnnormKey(value.value if isinstance(value.value, str) else None)
+            if isinstance(value, Thing) and value.kind == "key":
+                return UnnormKey(None, borrowed=True, how="the first key of norm_stats")
+            return None
+
+        def place(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
+            at = value.place if isinstance(value, Const) else value.info.get("at") if isinstance(value, Thing) else None
+            return at or self.query.place, ()
+
+        return _fact_of(values, key, place)
+
+    def _borrowed(self) -> Fact[UnnormKey] | None:
+        """A fallback to statistics that are not the wanted ones."""
+        accesses = self._before_step("statistics")
+        wanted = [event for event in accesses if not _stand_in(event.data["key"], self.environment)]
+        for event in accesses:
+            stand_in = _stand_in(event.data["key"], self.environment)
+            conditional = any(_asks_for_none(c.node) for c in event.conditions[-2:])
+            if (
+                stand_in
+                and (wanted or stand_in == "the first key of norm_stats")
+                and (conditional or event.data["got"])
+            ):
+                return known(UnnormKey(None, borrowed=True, how=stand_in), event.place)
+        return None
+
+    def _before_step(self, kind: str) -> list[Event]:
+        return [event for event in self.events if event.kind == kind]
+
+    def _chunk(self) -> Fact[Chunk]:
+        for step in self.steps:
+            number = _vector(self.interp, step.data["action"])
+            if number is not None and number.rows is not None:
+                predicted, executed = number.rows
+                if executed == 1 and not self._asked_each_step(step):
+                    executed = None
+                return known(Chunk(predicted, executed), step.place)
+        return Fact(reason="no chunk of actions was followed")
+
+    def _asked_each_step(self, step: Event) -> bool:
+        """Whether the query stands in the step's own loop, under no further condition."""
+        return (
+            bool(step.loops)
+            and bool(self.query.loops)
+            and step.loops[-1].node is self.query.loops[-1].node
+            and len(self.query.conditions) <= len(step.conditions)
+        )
+
+    def _argument(self, name: str) -> Fact[Any]:
+        given = [query.data["kwargs"].get(name) for query in self.queries]
+        if all(value is None for value in given):
+            return known(None, self.query.place) if "**" not in self.query.data["kwargs"] else Fact()
+        return _fact_of(
+            [value for value in given if value is not None],
+            lambda v: v.value if isinstance(v, Const) else None,
+            lambda v: ((v.place if isinstance(v, Const) else None) or self.query.place, ()),
+        )
+
+    # -- the protocol ----------------------------------------------------------------------------------------------
+
+    @property
+    def _raw(self) -> bool:
+        return self.env is not None and bool(self.env.info.get("raw"))
+
+    def _of_env(self, kind: str) -> list[Event]:
+        """Events of the environment before the step, in order."""
+        last = max((self.order[id(step)] for step in self.steps), default=len(self.events))
+        return [
+            event
+            for event in self.events
+            if event.kind == kind and self._is_env(event.data.get("env")) and self.order[id(event)] <= last
+        ]
+
+    def _is_env(self, env: Any) -> bool:
+        if not isinstance(env, Thing) or self.env is None:
+            return False
+        return env.id == self.env.id or not env.id or not self.env.id
+
+    def _escaped(self) -> bool:
+        return bool(self._of_env("escape"))
+
+    def _settle(self) -> Fact[Settle]:
+        if not self._raw and self.environment != "libero":
+            return Fact(reason="what the environment does by itself is not known")
+        first = min(self.order[id(query)] for query in self.queries)
+        step = self.steps[0]
+        inner = self._step_loop()
+        total, action, place = 0, None, None
+        others = [
+            event
+            for event in self._of_env("step")
+            if event not in self.steps and self._position(event) != self._position(step)
+        ]
+        seen: set[Any] = set()
+        for event in others:
+            if self._position(event) in seen:
+                continue
+            seen.add(self._position(event))
+            if self.order[id(event)] > first and not self._shares_loop(event, inner):
+                continue
+            count = self._repetitions(event, inner)
+            if count is None:
+                return Fact(reason="how many settle steps there are is not known")
+            total += count
+            place = event.place
+            action = action or _constant_action(self.interp, event.data["action"])
+        if total:
+            return known(Settle(total, action), place)
+        if not self._raw or self._escaped() or not self._of_env("reset"):
+            return Fact(reason="what happens between reset and the first query was not followed")
+        if any(
+            event.kind == "step" and event not in self.steps for event in self.events if self.order[id(event)] < first
+        ):
+            return Fact(reason="another step precedes the first query")
+        return known(Settle(0), inner.source.place(inner.node) if inner is not None else step.place)
+
+    def _position(self, event: Event) -> tuple[str, int, int]:
+        return str(event.source.path), getattr(event.node, "lineno", 0), getattr(event.node, "col_offset", 0)
+
+    def _shares_loop(self, event: Event, inner: Loop | None) -> bool:
+        return inner is not None and any(loop.node is inner.node for loop in event.loops)
+
+    def _repetitions(self, event: Event, inner: Loop | None) -> int | None:
+        """How often a step without the policy is executed before the first query."""
+        mine = self.steps[0].loops
+        own = [loop for loop in event.loops if not any(loop.node is other.node for other in mine)]
+        if own:
+            loop = own[-1]
+            count = plain(loop.count) if loop.count is not None else None
+            if isinstance(count, int):
+                return count
+            for limit in loop.limits:
+                bound = plain(limit.bound)
+                if limit.op in ("<", "<=") and isinstance(bound, int | float):
+                    return int(bound - limit.counter.start) + (limit.op == "<=")
+            return None
+        if not self._shares_loop(event, inner):
+            return 1
+        for condition in reversed(event.conditions):
+            limits = condition.value.limits if isinstance(condition.value, Unknown) else ()
+            for limit in limits:
+                bound = plain(limit.bound)
+                op = limit.op if condition.holds else {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}.get(limit.op, "")
+                if op in ("<", "<=") and isinstance(bound, int | float):
+                    return int(bound - limit.counter.start) + (op == "<=")
+        return None
+
+    def _step_loop(self) -> Loop | None:
+        """The loop over control steps: the innermost one with both the query and the step."""
+        if not self.steps:
+            return None
+        queried = [loop.node for loop in self.query.loops]
+        shared = [loop for loop in self.steps[0].loops if loop.node in queried]
+        return shared[-1] if shared else None
+
+    def _init_state(self) -> Fact[str]:
+        if self.environment != "libero" or not self._raw:
+            return Fact(reason="the environment's protocol is not known")
+        sets, resets = self._of_env("init_state"), self._of_env("reset")
+        if not sets:
+            if self._escaped() or not resets:
+                return Fact(reason="the environment was given to something that was not followed")
+            return known("missing", resets[-1].place)
+        last = max(self.order[id(event)] for event in sets)
+        wiping = [event for event in resets if self.order[id(event)] > last]
+        unique = {self._position(event): event for event in wiping}
+        again = {self._position(event) for event in resets if self.order[id(event)] < last}
+        wiping = [event for position, event in unique.items() if position not in again]
+        if wiping:
+            way = (Hop("set_init_state", sets[-1].place), *(Hop("reset", event.place) for event in wiping))
+            return Fact(tuple(Seen("wiped", event.place, way) for event in wiping), complete=True, reason="")
+        return known("set", sets[-1].place)
+
+    def _horizon(self) -> Fact[Mapping[str, int]]:
+        inner = self._step_loop()
+        if inner is None:
+            return Fact(reason="the loop over steps was not found")
+        bounds: list[tuple[Value, int, Event | None]] = []
+        if inner.count is not None:
+            bounds.append((inner.count, 0, None))
+        for limit in inner.limits:
+            if limit.op in ("<", "<="):
+                bounds.append((limit.bound, int(limit.op == "<=") - int(limit.counter.start), None))
+        for event in self.events:
+            if event.kind == "limit" and any(loop.node is inner.node for loop in event.loops):
+                for limit in event.data["limits"]:
+                    if limit.op in (">=", ">", "=="):
+                        bounds.append((limit.bound, int(limit.op == ">") - int(limit.counter.start), event))
+        if not bounds:
+            return Fact(reason="where an episode ends was not found")
+        settle = self._settle()
+        counted = settle.value.steps if settle.value is not None and self._settles_inside(inner) else 0
+        if settle.value is None and self.environment == "libero" and self._raw:
+            return Fact(reason="how many of the steps are settle steps is not known")
+        best: Fact[Mapping[str, int]] | None = None
+        for bound, shift, _ in bounds:
+            found = self._by_suite(bound, shift - counted, inner)
+            if found is not None and (best is None or _least(found) < _least(best)):
+                best = found
+        return best or Fact(reason="the number of steps is not known")
+
+    def _settles_inside(self, inner: Loop) -> bool:
+        return any(
+            event not in self.steps and event.loops and event.loops[-1].node is inner.node
+            for event in self._of_env("step")
+        )
+
+    def _by_suite(self, bound: Value, shift: int, inner: Loop) -> Fact[Mapping[str, int]] | None:
+        table: dict[str, int] = {}
+        place: Place | None = None
+        for when, option in options(bound):
+            number = plain(option)
+            if not isinstance(number, int | float) or isinstance(number, bool):
+                if isinstance(option, Const) and number is None:
+                    continue
+                return None
+            suite = dict(when).get("suite", "")
+            if suite == "" and len(options(bound)) > 1 and "suite" not in {k for w, _ in options(bound) for k, _ in w}:
+                return None
+            table.setdefault(suite or (self.suite if len(self.suites) == 1 else ""), int(number) + shift)
+            place = place or (option.place if isinstance(option, Const) else None)
+        if not table:
+            return None
+        loop_place = inner.source.place(inner.node)
+        return known(table, place or loop_place, (Hop("the loop over steps", loop_place),))
+
+    def _policy_reset(self) -> Fact[bool]:
+        if self.query.data["method"] not in ("select_action",):
+            return Fact(reason="the policy keeps no queue that is known")
+        resets = [event for event in self.events if event.kind == "policy_reset"]
+        if resets:
+            return known(True, resets[0].place)
+        episodes = self._episode_loop()
+        if episodes is None:
+            return Fact(reason="a single episode is run")
+        envs = self._of_env("reset")
+        return known(False, envs[-1].place if envs else episodes.source.place(episodes.node))
+
+    def _episode_loop(self) -> Loop | None:
+        """The loop over episodes: the innermost one around the loop over steps; None where there is none."""
+        inner = self._step_loop()
+        outer: Loop | None = None
+        for loop in self.steps[0].loops if self.steps else ():
+            if inner is not None and loop.node is inner.node:
+                return outer
+            outer = loop
+        return None
+
+    def _trials(self) -> Fact[int]:
+        loop = self._episode_loop()
+        count = plain(loop.count) if loop is not None and loop.count is not None else None
+        if isinstance(count, int) and self._of_env("reset"):
+            place = loop.count.place if loop is not None and isinstance(loop.count, Const) else None
+            return known(count, place or (loop.source.place(loop.node) if loop is not None else None))
+        return Fact(reason="how many episodes are run is not known")
+
+    def _bddl(self) -> Fact[str]:
+        for event in self.events:
+            value = event.data.get("bddl") if event.kind == "env" else None
+            if isinstance(value, Text):
+                bare = len(value.parts) == 1 and isinstance(value.parts[0], Hole) and value.parts[0].kind == "bddl_file"
+                return known("bare" if bare else "path", event.place, value.trail)
+        return Fact(reason="which task file is opened was not seen")
+
+    def _seed(self) -> Fact[int | None]:
+        seeds = [event for event in self.events if event.kind == "seed"]
+        if seeds:
+            value = seeds[0].data["value"]
+            return known(plain(value) if isinstance(value, Const) else None, seeds[0].place)
+        return Fact(reason="no seed was seen")
+
+    def _environment_seed(self) -> Fact[int | None]:
+        seeds = [event for event in self.events if event.kind == "env_seed"]
+        if seeds:
+            value = seeds[0].data["value"]
+            return known(plain(value) if isinstance(value, Const) else None, seeds[0].place)
+        if self._raw and not self._escaped() and self._of_env("reset"):
+            return known(None, self._of_env("reset")[0].place)
+        return Fact(reason="no seed of the environment was seen")
+
+    # -- loading and errors ----------------------------------------------------------------------------------------
+
+    def _loads(self) -> tuple[Load, ...]:
+        found: dict[tuple[str, int], Load] = {}
+        for event in self.events:
+            if event.kind != "load" or event.data.get("official"):
+                continue
+            kwargs: Mapping[str, Value] = event.data["kwargs"]
+            where, place = event.data["where"], event.place
+            dtype = kwargs.get("torch_dtype", kwargs.get("dtype"))
+            evaluated = event.data.get("evaluated")
+            found.setdefault(
+                (place.file, place.line),
+                Load(
+                    call=event.data["call"],
+                    what=event.data["what"],
+                    checkpoint=plain(where) if isinstance(where, Const) and isinstance(where.value, str) else None,
+                    dtype="" if dtype is None else _dtype(dtype),
+                    given=tuple(kwargs),
+                    values={key: value.value for key, value in kwargs.items() if isinstance(value, Const)},
+                    # `from_pretrained` of transformers leaves a model in evaluation mode.
+                    evaluated=True if event.data["call"].endswith("from_pretrained") else evaluated,
+                    place=place,
+                ),
+            )
+        return tuple(found.values())
+
+    def _handlers(self) -> tuple[Handler, ...]:
+        found: dict[tuple[str, int], Handler] = {}
+        for event in self.events:
+            if event.kind != "handler":
+                continue
+            around = event.data["around"]
+            inside = {one.kind for one in [*self.queries, *self.steps] if around in one.tries}
+            if not inside or not isinstance(event.node, ast.ExceptHandler):
+                continue
+            what = "query" if inside == {"query"} else "step" if inside == {"step"} else "episode"
+            handler = event.node
+            caught = event.source.segment(handler.type) if handler.type is not None else "everything"
+            found.setdefault(
+                (str(event.source.path), handler.lineno), Handler(_effect(handler), what, caught, event.place)
+            )
+        return tuple(found.values())
+
+
+# -- helpers -------------------------------------------------------------------------------------------------------
+
+
+def _fact(value: Value | None, convert: Callable[[Value], T | None]) -> Fact[T]:
+    return Fact() if value is None else _fact_of([value], convert, lambda v: (getattr(v, "place", None), ()))
+
+
+def _fact_of(
+    values: Sequence[Value],
+    convert: Callable[[Value], T | None],
+    place: Callable[[Value], tuple[Place | None, tuple[Hop, ...]]],
+) -> Fact[T]:
+    """A fact of everything that a value was seen to be."""
+    seen: list[Seen[T]] = []
+    complete = True
+    reason = ""
+    for value in values:
+        for when, option in options(value):
+            found = convert(option)
+            if found is None:
+                complete = False
+                reason = option.why if isinstance(option, Unknown) else "it was not followed"
+                continue
+            at, trail = place(option)
+            if not any(one.value == found for one in seen):
+                seen.append(Seen(found, at, trail, _condition(when)))
+    return Fact(tuple(seen), complete and bool(seen), reason or ("" if seen else "it was not followed"))
+
+
+def _condition(when: When) -> str:
+    parts = [
+        f"{asked} is {answer}" if asked == "suite" else asked if answer == "true" else f"not ({asked})"
+        for asked, answer in when
+    ]
+    return " and ".join(parts)
+
+
+def _vector(interp: Interpreter, value: Value) -> Num | None:
+    """What env.step receives as numbers; of alternatives the first that is known."""
+    for _, option in options(value):
+        if isinstance(option, Num):
+            return option
+        content = interp.content(option)
+        items = option.items if isinstance(option, Tup) else content.items if isinstance(content, List) else None
+        if items:
+            first = next((item for item in items if isinstance(item, Num)), None)
+            parts = [numbers(item) for item in items]
+            if first is not None and all(part is not None for part in parts):
+                samples = tuple(
+                    np.array([float(np.ravel(part[w])[0]) for part in parts if part is not None]) for w in range(WORLDS)
+                )
+                natives = [item for item in items if isinstance(item, Num) and item.native is not None]
+                longest = max(natives or [first], key=lambda one: len(one.trail))
+                return replace(longest, samples=samples)
+    return None
+
+
+def _action_of(interp: Interpreter, value: Value) -> Action | None:
+    number = _vector(interp, value)
+    if number is None or number.native is None or number.native.kind == "token":
+        return None
+    out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.samples]
+    native = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.native.samples]
+    dims = len(out[0])
+    if any(len(one) != dims for one in out) or dims not in (7, 8):
+        return Action(dims=dims)
+    grip = tuple((round(float(n[6]), 6), round(float(o[6]), 6)) for n, o in zip(native, out, strict=True))
+    arm = []
+    for dim in range(6):
+        found = _linear(np.array([o[dim] for o in out]), np.array(native))
+        if found is None:
+            return Action(gripper=grip, dims=dims)
+        arm.append(found)
+    return Action(gripper=grip, arm=tuple(arm), dims=dims)
+
+
+def _linear(values: np.ndarray, native: np.ndarray) -> tuple[int, float, float] | None:
+    """(dimension, factor, offset) of what was answered that gives these values; None where none does."""
+    for dim in range(native.shape[1]):
+        source = native[:, dim]
+        spread = float(np.ptp(source))
+        if spread == 0:
+            continue
+        high, low = int(np.argmax(source)), int(np.argmin(source))
+        factor = float((values[high] - values[low]) / (source[high] - source[low]))
+        offset = float(values[low] - factor * source[low])
+        if factor and np.allclose(factor * source + offset, values, atol=1e-6):
+            return dim, round(factor, 6), round(offset, 6)
+    return None
+
+
+def _only_gripper(value: Num) -> bool:
+    """Whether a number depends on the answer's gripper and on nothing else of it."""
+    flat = [np.ravel(np.asarray(one, dtype=float)) for one in value.samples]
+    if any(len(one) != 1 for one in flat):
+        return False
+    row = [float(one[0]) for one in flat]
+    return row[0] == row[1] and row[6] == row[7] and len(set(row)) > 2
+
+
+def _decoded(number: Num) -> Decode:
+    """How ids became numbers, told from samples."""
+    out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.samples]
+    span = robots.HIGH - robots.LOW
+    pairs: list[tuple[int, float]] = []
+    method, masked = "", None
+    if all(len(one) >= 7 for one in out):
+        mixed = number.stats is not None
+        mean, std = (robots.HIGH + robots.LOW) / 2 + 0.03, span / 5
+        candidates = {
+            "": [one[:6] for one in out],
+            "q01_q99": [2 * (one[:6] - robots.LOW[:6]) / span[:6] - 1 for one in out],
+            "mean_std": [(one[:6] - mean[:6]) / std[:6] for one in out],
+            "min_max": [2 * (one[:6] - 1.3 * robots.LOW[:6]) / (1.3 * span[:6]) - 1 for one in out],
+        }
+        for name, values in candidates.items():
+            if (name == "") == mixed:
+                continue
+            if all(np.ptp(one) < 1e-3 for one in values):  # the ids of all dimensions are the same in one world
+                method = name
+                pairs = [
+                    (int(np.ravel(ids)[0]), round(float(one[0]), 5))
+                    for ids, one in zip(number.native.samples if number.native else (), values, strict=True)
+                ]
+                break
+        else:
+            method = "other"
+        if pairs and mixed:
+            wanted = np.array([value for _, value in pairs])
+            masked = bool(np.allclose([one[6] for one in out], wanted, atol=1e-3))
+    return Decode(tuple(pairs), masked, None, method)
+
+
+def _constant_action(interp: Interpreter, value: Value) -> tuple[float, ...] | None:
+    content = interp.content(value)
+    items = value.items if isinstance(value, Tup) else content.items if isinstance(content, List) else None
+    if items is not None:
+        found = [plain(item) for item in items]
+        return tuple(float(one) for one in found) if all(isinstance(one, int | float) for one in found) else None
+    if isinstance(value, Num) and value.uniform:
+        return tuple(float(one) for one in np.ravel(np.asarray(value.samples[0])).tolist())
+    return None
+
+
+def _stand_in(key: Value, environment: str) -> str:
+    """How a key of statistics stands in for the wanted one; empty where it does not."""
+    if isinstance(key, Thing) and key.kind == "key":
+        return "the first key of norm_stats"
+    if isinstance(key, Const) and isinstance(key.value, str) and environment == "libero":
+        return key.value if key.value in robots.BASE_KEYS else ""
+    return ""
+
+
+def _asks_for_none(node: ast.expr) -> bool:
+    return any(isinstance(one, ast.Is | ast.IsNot | ast.In | ast.NotIn) for one in ast.walk(node)) or isinstance(
+        node, ast.UnaryOp
+    )
+
+
+def _least(fact: Fact[Mapping[str, int]]) -> int:
+    return min((fact.value or {"": 0}).values())
+
+
+def _dtype(value: Value) -> str | None:
+    if isinstance(value, Ext):
+        return value.name.rpartition(".")[2]
+    return value.value if isinstance(value, Const) and isinstance(value.value, str) else None
+
+
+def _effect(handler: ast.ExceptHandler) -> str:
+    """What becomes of an episode whose exception is caught."""
+    for node in ast.walk(handler):
+        if isinstance(node, ast.Raise):
+            return "reported"
+        value = node.value if isinstance(node, ast.Assign | ast.Return | ast.AnnAssign) else None
+        if value is not None and _zeros(value):
+            return "zeros"
+    names = {one.id for one in ast.walk(handler) if isinstance(one, ast.Name)}
+    if any("error" in name.lower() or "fail" in name.lower() or "crash" in name.lower() for name in names - {"logger"}):
+        return ""
+    last = handler.body[-1]
+    if isinstance(last, ast.Break | ast.Return):
+        return "counted"
+    return "ignored"
+
+
+def _zeros(node: ast.expr) -> bool:
+    for one in ast.walk(node):
+        if (
+            isinstance(one, ast.Call)
+            and isinstance(one.func, ast.Attribute)
+            and one.func.attr in ("zeros", "zeros_like")
+        ):
+            return True
+        if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mult) and isinstance(one.left, ast.List):
+            if all(isinstance(item, ast.Constant) and item.value == 0 for item in one.left.elts):
+                return True
+        if isinstance(one, ast.List) and len(one.elts) >= 6:
+            if all(isinstance(item, ast.Constant) and item.value == 0 for item in one.elts):
+                return True
+    return False
+
+
+def _state_names(values: np.ndarray) -> tuple[str, ...] | None:
+    """Names of a state's elements, told from their values; None where one fits nothing."""
+    quat = robots.STATE["robot0_eef_quat"]
+    known_values: dict[str, float] = dict(zip("xyz", robots.STATE["robot0_eef_pos"], strict=True))
+    axis = quat[:3] / np.linalg.norm(quat[:3])
+    angle = 2 * float(np.arccos(np.clip(quat[3], -1, 1)))
+    known_values.update(zip(("ax", "ay", "az"), axis * angle, strict=True))
+    known_values.update(zip(("qx", "qy", "qz", "qw"), quat, strict=True))
+    known_values.update(zip(("gripper_0", "gripper_1"), robots.STATE["robot0_gripper_qpos"], strict=True))
+    x, y, z, w = quat
+    roll = float(np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)))
+    pitch = float(np.arcsin(np.clip(2 * (w * y - z * x), -1, 1)))
+    yaw = float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+    known_values.update(roll=roll, pitch=pitch, yaw=yaw)
+    names = []
+    for value in values.tolist():
+        name = next((name for name, other in known_values.items() if abs(other - value) < 1e-4), None)
+        if name is None:
+            if abs(value) < 1e-12:
+                name = "0"
+            else:
+                return None
+        names.append(name)
+    return tuple(names)
+
+
+def file_of(files: Mapping[str, SourceFile], path: str) -> SourceFile | None:
+    """A file that was followed, by its path."""
+    return files.get(path)
+
+
+__all__ = ["OPENVLA_LIKE", "SPECIAL", "Counter", "loops"]

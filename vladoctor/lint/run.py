@@ -1,0 +1,130 @@
+"""Linting paths: which files are read, from where the program is followed, and what the checks say of what was found."""
+
+from __future__ import annotations
+
+import ast
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vladoctor.check import Check
+from vladoctor.diagnosis import SourceDiagnosis, diagnose_source
+from vladoctor.lint import roots
+from vladoctor.lint.facts import SourceFacts
+from vladoctor.lint.interpret import SECONDS, Interpreter, OutOfBudget
+from vladoctor.lint.read import loops
+from vladoctor.lint.result import LintResult, Skipped
+from vladoctor.lint.sources import SourceFile, Sources, may_matter, parse, read_bytes, walk
+from vladoctor.places import Place
+
+PER_FILE = 1.0
+"""Seconds for one file, whatever stands in it."""
+
+
+def lint_paths(
+    paths: Sequence[Path],
+    checks: Sequence[Check],
+    thresholds: Mapping[str, Mapping[str, float]] | None = None,
+    root: Path | None = None,
+) -> LintResult:
+    """Lint scripts, packages and notebooks.
+
+    Args:
+        paths: files and folders.
+        checks: those whose `judge_source` is asked.
+        thresholds: code -> overridden limits.
+        root: the project's folder, up to which imports are looked for; by default the working folder.
+    """
+    reading = _Reading(root or Path.cwd())
+    facts = list(reading.facts(paths))
+    diagnoses = [diagnose_source(one, checks, thresholds) for one in facts]
+    diagnoses = list(_once(diagnoses))
+    named = {place.file for one in diagnoses for finding in one.findings if (place := finding.place) is not None}
+    named |= {hop.place.file for one in diagnoses for f in one.findings for hop in f.trail if hop.place is not None}
+    texts = {name: reading.texts[name] for name in sorted(named) if name in reading.texts}
+    return LintResult(tuple(diagnoses), reading.files, tuple(reading.skipped), texts=texts)
+
+
+def read_paths(paths: Sequence[Path], root: Path | None = None) -> list[SourceFacts]:
+    """The facts of every loop below some paths."""
+    return list(_Reading(root or Path.cwd()).facts(paths))
+
+
+def _once(diagnoses: Sequence[SourceDiagnosis]) -> Iterator[SourceDiagnosis]:
+    """What several loops share, a helper's mistake, is reported with the first of them."""
+    from dataclasses import replace
+
+    said: set[tuple[str, Place, str]] = set()
+    for one in diagnoses:
+        kept = []
+        for finding in one.findings:
+            key = (finding.code, finding.place or one.facts.place, finding.message)
+            if key not in said:
+                said.add(key)
+                kept.append(finding)
+        yield one if len(kept) == len(one.findings) else replace(one, findings=tuple(kept))
+
+
+class _Reading:
+    """One run over some paths."""
+
+    def __init__(self, root: Path) -> None:
+        self.sources = Sources(root)
+        self.skipped: list[Skipped] = []
+        self.files = 0
+        self.texts: dict[str, str] = {}
+
+    def facts(self, paths: Sequence[Path]) -> Iterator[SourceFacts]:
+        """Loops in the order of their files: programs first, then what no program reached."""
+        candidates = [file for path in walk(paths) if (file := self._candidate(path)) is not None]
+        visited: set[int] = set()
+        found: list[tuple[int, SourceFacts]] = []
+        order = {os.path.abspath(file.path): index for index, file in enumerate(candidates)}
+        for index, file in enumerate(candidates):
+            for one in self._follow(file, visited, program=True):
+                found.append((order.get(os.path.abspath(one.place.file), index), one))
+        for index, file in enumerate(candidates):
+            for one in self._follow(file, visited, program=False):
+                found.append((order.get(os.path.abspath(one.place.file), index), one))
+        seen: set[tuple[str, int]] = set()
+        for _, one in sorted(found, key=lambda pair: (pair[0], pair[1].place.line)):
+            if (one.place.file, one.place.line) not in seen or one.kind == "loop":
+                seen.add((one.place.file, one.place.line))
+                yield one
+
+    def _candidate(self, path: Path) -> SourceFile | None:
+        self.files += 1
+        data = read_bytes(path)
+        if isinstance(data, Skipped):
+            self.skipped.append(data)
+            return None
+        if not may_matter(data):
+            return None
+        file = parse(path, data)
+        if isinstance(file, Skipped):
+            self.skipped.append(file)
+            return None
+        self.sources.add(file)
+        return file
+
+    def _follow(self, file: SourceFile, visited: set[int], program: bool) -> Iterator[SourceFacts]:
+        deadline = time.monotonic() + PER_FILE
+        entries = roots.programs(file) if program else roots.parts(file, visited)
+        for entry in entries:
+            left = deadline - time.monotonic()
+            if left <= 0.02:
+                return
+            interp = Interpreter(self.sources, min(left, SECONDS))
+            try:
+                entry(interp)
+            except OutOfBudget:
+                pass
+            except RecursionError:
+                pass
+            visited |= interp.visited
+            self.texts.update({path: one.text for path, one in interp.files.items()})
+            yield from loops(interp)
+
+
+__all__ = ["ast", "lint_paths", "read_paths"]

@@ -1,0 +1,257 @@
+"""Reading source files: scripts and notebooks, to text, syntax tree and places.
+
+Most files of a repository have nothing to do with an evaluation loop. `may_matter` says so from the bytes alone, before
+anything is decoded or parsed.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import tokenize
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vladoctor.lint.result import Skipped
+from vladoctor.places import Place
+
+SUFFIXES = (".py", ".ipynb")
+
+LARGEST = 2_000_000
+"""Bytes; a longer file is data, not a script."""
+
+FOLDERS_LEFT_OUT = frozenset(
+    {
+        ".git",
+        ".hg",
+        ".venv",
+        "venv",
+        "node_modules",
+        "__pycache__",
+        ".tox",
+        ".mypy_cache",
+        ".ruff_cache",
+        "site-packages",
+    }
+)
+
+_QUERY = re.compile(
+    rb"predict_action|select_action|sample_actions|\.infer\(|get_action|get_vla_action|\.inference\(|\.act\(|\.generate\("
+    rb"|\.step\(|/act\b|action_tokenizer|_supports_sdpa"
+)
+_MODEL = re.compile(
+    rb"from_pretrained|openvla|OpenVLA|lerobot|openpi|libero|LIBERO|simpler_env|[Oo]cto|cogact|gr00t|Gr00t|unnorm_key"
+    rb"|smolvla|pi0|robosuite|vla"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFile:
+    """A file that was read.
+
+    Attributes:
+        path: as it was found.
+        text: what was parsed; of a notebook its code cells, one below the other, magics blanked.
+        tree: the module.
+        cells: of a notebook, (number of the code cell, its first line in `text`), in order; empty for a script.
+        lines: of `text`.
+    """
+
+    path: Path
+    text: str
+    tree: ast.Module
+    cells: tuple[tuple[int, int], ...] = ()
+    lines: tuple[str, ...] = field(default=(), repr=False)
+
+    def place(self, node: ast.AST) -> Place:
+        """Where a node stands. Columns are in characters, as `Place` counts them."""
+        line, column = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+        end, end_column = getattr(node, "end_lineno", None) or line, getattr(node, "end_col_offset", None) or column
+        cell, first = None, 1
+        for number, start in self.cells:
+            if start <= line:
+                cell, first = number, start
+        return Place(
+            str(self.path),
+            line - first + 1 if line else 0,
+            self._characters(line, column) + 1,
+            end - first + 1 if line else 0,
+            self._characters(end, end_column) + 1,
+            cell,
+        )
+
+    def _characters(self, line: int, column: int) -> int:
+        text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        return column if text.isascii() else len(text.encode()[:column].decode(errors="ignore"))
+
+    def segment(self, node: ast.AST) -> str:
+        """The text of a node, in one line."""
+        first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0)
+        if not first or not last or last > len(self.lines):
+            return ""
+        start, end = getattr(node, "col_offset", 0), getattr(node, "end_col_offset", 0)
+        lines = [line.encode() if not line.isascii() else line for line in self.lines[first - 1 : last]]
+        lines[-1] = lines[-1][:end]
+        lines[0] = lines[0][start:]
+        return " ".join(" ".join(one if isinstance(one, str) else one.decode(errors="ignore") for one in lines).split())
+
+
+def walk(paths: Sequence[Path]) -> Iterator[Path]:
+    """Every script and notebook below the paths, in the order of their names; each once."""
+    seen: set[str] = set()
+    for path in paths:
+        for found in _below(path):
+            key = os.path.abspath(found)
+            if key not in seen:
+                seen.add(key)
+                yield found
+
+
+def _below(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if name not in FOLDERS_LEFT_OUT)
+        for name in sorted(names):
+            if name.endswith(SUFFIXES):
+                yield Path(folder, name)
+
+
+def may_matter(data: bytes) -> bool:
+    """Whether a file can hold an evaluation loop, a policy's wrapper or its server, by its bytes."""
+    return _QUERY.search(data) is not None and _MODEL.search(data) is not None
+
+
+def read_bytes(path: Path) -> bytes | Skipped:
+    """What stands in a file; `Skipped` where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        return Skipped(Place(str(path)), f"cannot be read: {error.strerror or error}")
+    return Skipped(Place(str(path)), f"more than {LARGEST:,} bytes") if len(data) > LARGEST else data
+
+
+def parse(path: Path, data: bytes) -> SourceFile | Skipped:
+    """A file's text and tree; `Skipped` where it is no Python."""
+    if path.suffix == ".ipynb":
+        return _notebook(path, data)
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        return Skipped(Place(str(path)), f"is no text: {error}")
+    return _parsed(path, text.lstrip("\ufeff"))
+
+
+def _parsed(path: Path, text: str, cells: tuple[tuple[int, int], ...] = ()) -> SourceFile | Skipped:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except SyntaxError as error:
+        draft = SourceFile(path, text, ast.Module([], []), cells, tuple(text.split("\n")))
+        node = ast.Pass(lineno=error.lineno or 0, col_offset=max((error.offset or 1) - 1, 0))
+        return Skipped(draft.place(node), f"is no Python: {error.msg}")
+    except (ValueError, RecursionError, MemoryError) as error:
+        return Skipped(Place(str(path)), f"cannot be parsed: {error}")
+    return SourceFile(path, text, tree, cells, tuple(text.split("\n")))
+
+
+def _notebook(path: Path, data: bytes) -> SourceFile | Skipped:
+    try:
+        loaded = json.loads(data)
+        sources = [cell for cell in loaded["cells"] if cell["cell_type"] == "code"]
+        texts = [source if isinstance(source := cell["source"], str) else "".join(source) for cell in sources]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return Skipped(Place(str(path)), f"is no notebook: {type(error).__name__} {error}")
+    lines: list[str] = []
+    cells: list[tuple[int, int]] = []
+    for number, text in enumerate(texts, 1):
+        body = _without_magics(text.replace("\r\n", "\n").split("\n"))
+        try:
+            ast.parse("\n".join(body))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            body = [""] * len(body)  # one broken cell does not hide the others
+        cells.append((number, len(lines) + 1))
+        lines.extend(body)
+    return _parsed(path, "\n".join(lines), tuple(cells))
+
+
+def _without_magics(lines: list[str]) -> list[str]:
+    if lines and lines[0].lstrip().startswith("%%"):
+        return [""] * len(lines)
+    out = []
+    for line in lines:
+        bare = line.lstrip()
+        indent = line[: len(line) - len(bare)]
+        assigned = re.match(r"[\w, ]+=\s*[!%]", bare)
+        out.append(f"{indent}pass" if bare.startswith(("%", "!", "?")) or bare.endswith("?") or assigned else line)
+    return out
+
+
+class Sources:
+    """The files of a project, each read and parsed once and only when it is needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: dict[str, SourceFile | Skipped | None] = {}
+        self._exists: dict[str, Path | None] = {}
+
+    def add(self, file: SourceFile) -> None:
+        self._files[os.path.abspath(file.path)] = file
+
+    def get(self, path: Path) -> SourceFile | None:
+        """A file of the project; None where it cannot be read or is no Python."""
+        key = os.path.abspath(path)
+        if key not in self._files:
+            data = read_bytes(path)
+            self._files[key] = data if isinstance(data, Skipped) else parse(path, data)
+        found = self._files[key]
+        return found if isinstance(found, SourceFile) else None
+
+    def module(self, name: str, importer: SourceFile, level: int = 0) -> SourceFile | None:
+        """The project's module of that name; None where it is a library's, or not there.
+
+        Looked for beside the importing file and in each folder above it up to the root, as scripts are run from
+        anywhere, and in `src`.
+        """
+        folder = importer.path.parent
+        if level:
+            for _ in range(level - 1):
+                folder = folder.parent
+            return self._in(folder, name)
+        for base in self._bases(folder):
+            found = self._in(base, name)
+            if found is not None and os.path.abspath(found.path) != os.path.abspath(importer.path):
+                return found
+        return None
+
+    def _bases(self, folder: Path) -> Iterator[Path]:
+        stop = os.path.abspath(self.root)
+        for _ in range(12):
+            yield folder
+            if os.path.isdir(folder / "src"):
+                yield folder / "src"
+            if os.path.abspath(folder) == stop or folder.parent == folder:
+                return
+            folder = folder.parent
+
+    def _in(self, base: Path, name: str) -> SourceFile | None:
+        path = base.joinpath(*name.split(".")) if name else base
+        key = str(path)
+        if key not in self._exists:
+            file = path.with_name(f"{path.name}.py") if name else None
+            package = path / "__init__.py"
+            self._exists[key] = (
+                file if file is not None and os.path.isfile(file) else package if os.path.isfile(package) else None
+            )
+        found = self._exists[key]
+        return self.get(found) if found is not None else None

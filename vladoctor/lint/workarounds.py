@@ -1,0 +1,96 @@
+"""What turns a loud error into a silent one, as the source has it: found by its syntax, in every file that a loop uses."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from vladoctor.lint.facts import Workaround
+from vladoctor.lint.sources import SourceFile
+
+_SIMULATORS = (
+    "libero",
+    "robosuite",
+    "mujoco",
+    "dm_control",
+    "simpler_env",
+    "mani_skill",
+    "gymnasium_robotics",
+    "metaworld",
+)
+_WORDS = ("_supports_sdpa", "torch.load", "strict", "MUJOCO_GL", "FORCE_NO_WEIGHTS_ONLY", "PYOPENGL_PLATFORM")
+
+
+def found(files: Iterable[SourceFile]) -> tuple[Workaround, ...]:
+    """Every workaround in some files."""
+    return tuple(one for file in files for one in _of(file))
+
+
+def _of(file: SourceFile) -> tuple[Workaround, ...]:
+    if not any(word in file.text for word in _WORDS):
+        return ()
+    cached = _CACHE.get(id(file))
+    if cached is None or cached[0] is not file:
+        if len(_CACHE) > 2048:
+            _CACHE.clear()
+        cached = _CACHE[id(file)] = (file, tuple(_walk(file)))
+    return cached[1]
+
+
+_CACHE: dict[int, tuple[SourceFile, tuple[Workaround, ...]]] = {}
+
+
+def _walk(file: SourceFile) -> Iterator[Workaround]:
+    first_import: str = ""
+    for node in _in_order(file.tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and not first_import:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            first_import = next((n for n in names if n.partition(".")[0] in _SIMULATORS), "")
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                yield from _assigned(file, target, node, first_import)
+        elif isinstance(node, ast.Call):
+            yield from _called(file, node, first_import)
+
+
+def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes in the order of the source."""
+    for child in ast.iter_child_nodes(tree):
+        yield child
+        yield from _in_order(child)
+
+
+def _assigned(file: SourceFile, target: ast.expr, node: ast.Assign, late: str) -> Iterator[Workaround]:
+    if isinstance(target, ast.Attribute):
+        if target.attr == "_supports_sdpa":
+            yield Workaround("patched-attention", file.segment(node), file.place(node))
+        if target.attr == "load" and isinstance(target.value, ast.Name) and target.value.id == "torch":
+            yield Workaround("permissive-torch-load", file.segment(node)[:80], file.place(node))
+    elif isinstance(target, ast.Name) and target.id == "_supports_sdpa":
+        yield Workaround("patched-attention", file.segment(node), file.place(node))
+    elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+        if target.slice.value in ("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",):
+            yield Workaround("permissive-torch-load", file.segment(node)[:80], file.place(node))
+        if target.slice.value in ("MUJOCO_GL", "PYOPENGL_PLATFORM") and late and _is_environ(target.value):
+            yield Workaround("late-gl", f"{target.slice.value} is set after {late} was imported", file.place(node))
+
+
+def _called(file: SourceFile, node: ast.Call, late: str) -> Iterator[Workaround]:
+    func = node.func
+    name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
+    if name == "setattr" and len(node.args) == 3 and isinstance(node.args[1], ast.Constant):
+        if node.args[1].value == "_supports_sdpa":
+            yield Workaround("patched-attention", file.segment(node), file.place(node))
+    if name in ("from_pretrained", "load_state_dict", "load_model"):
+        for keyword in node.keywords:
+            if keyword.arg == "strict" and isinstance(keyword.value, ast.Constant) and keyword.value.value is False:
+                yield Workaround("strict-false", name, file.place(keyword.value))
+    if name in ("setdefault", "putenv") and late and node.args and isinstance(node.args[0], ast.Constant):
+        if node.args[0].value == "MUJOCO_GL":
+            yield Workaround("late-gl", f"MUJOCO_GL is set after {late} was imported", file.place(node))
+
+
+def _is_environ(node: ast.expr) -> bool:
+    return (isinstance(node, ast.Attribute) and node.attr == "environ") or (
+        isinstance(node, ast.Name) and node.id == "environ"
+    )
