@@ -403,13 +403,15 @@ def turned(image: Image, element: str, hop: Hop) -> Image:
 def swapped(image: Image, hop: Hop) -> Image:
     """A picture after its channels were put in the opposite order."""
     order = {"RGB": "BGR", "BGR": "RGB"}.get(image.way.channels or "")
-    return replace(image, way=replace(image.way, channels=order), trail=(*image.trail, hop))
+    way = replace(image.way, channels=order, swaps=(*image.way.swaps, hop))
+    return replace(image, way=way, trail=(*image.trail, hop))
 
 
 def cropped(image: Image, share: float | None, hop: Hop, size: tuple[int, int] | None = None) -> Image:
     """A picture after a crop to a share of its area, None where that is not known."""
     area = image.way.crop_area * share if share is not None and image.way.crop_area is not None else None
-    return replace(image, way=replace(image.way, crop_area=area), trail=(*image.trail, hop), size=size)
+    way = replace(image.way, crop_area=area, crops=(*image.way.crops, hop))
+    return replace(image, way=way, trail=(*image.trail, hop), size=size)
 
 
 def flipped(image: Image, axes: Sequence[int], hop: Hop) -> Value:
@@ -450,6 +452,10 @@ def image_item(interp: Interpreter, image: Image, index: Value, node: ast.AST) -
     shares: list[float | None] = []
     size: list[int | None] = list(image.size) if image.size else [None, None]
     hop = interp.hop(f"[{interp.source.segment(node.slice)}]" if isinstance(node, ast.Subscript) else "[...]", node)
+    if isinstance(node, ast.Subscript):
+        # Of `value[...]` the brackets: what an edit would replace.
+        place, behind = interp.place(node), interp.place(node.value)
+        hop = replace(hop, place=replace(place, line=behind.end_line, column=behind.end_column))
     swap = False
     for part in parts:
         if isinstance(part, Const) and part.value is None:

@@ -107,7 +107,7 @@ class ImageWay:
         normalised: mean and std were subtracted and divided, or the range was changed, by the loop before a processor
             that does so itself.
         rendered: (height, width) at which the environment renders; None where not known.
-        turns: where `element` was changed, the last first: what an edit would touch.
+        turns, swaps, crops: where `element`, `channels` and `crop_area` were changed, in order.
     """
 
     camera: str = ""
@@ -119,6 +119,8 @@ class ImageWay:
     normalised: bool = False
     rendered: tuple[int, int] | None = None
     turns: tuple[Hop, ...] = ()
+    swaps: tuple[Hop, ...] = ()
+    crops: tuple[Hop, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -285,13 +287,14 @@ class SourceFacts:
         action, decode, unnorm_key, chunk: of the answer.
         do_sample, temperature: of the query; do_sample None where not given.
         settle: `steps` 0 where the first query follows the reset at once.
-        init_state: "set", "missing", "wiped" (a reset follows), "unsettled" (never reset).
+        init_state: "set", "missing", "wiped" (a reset follows), "first" (the same one in every episode).
         horizon: suite -> policy steps, settle steps not counted; "" for all suites.
         policy_reset: whether a policy with a queue is reset at each episode.
         bddl: "path" or "bare" (the task's file name without its folder).
         seed, environment_seed: None where none is set (and the whole loop was followed).
         trials: episodes of a task.
-        success: "done" where done counts as success, "reward", "truncated" ... as far as it was seen.
+        success: "always" where every episode counts, "never" where none can, "" otherwise.
+        crop_option: the option that leaves the centre crop out, and where its default stands.
         loads, handlers, workarounds: in the order of the source.
     """
 
@@ -321,6 +324,7 @@ class SourceFacts:
     trials: Fact[int] = field(default_factory=Fact)
     proprio: Fact[tuple[str, ...]] = field(default_factory=Fact)
     success: Fact[str] = field(default_factory=Fact)
+    crop_option: Fact[str] = field(default_factory=Fact)
     loads: tuple[Load, ...] = ()
     handlers: tuple[Handler, ...] = ()
     workarounds: tuple[Workaround, ...] = ()

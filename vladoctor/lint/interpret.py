@@ -136,6 +136,7 @@ class _Frame:
     func: Func | None = None
     self_value: Value | None = None
     returns: list[tuple[Heap, Value, When, tuple[bool, ...] | None]] = field(default_factory=list)
+    returned_at: list[ast.AST] = field(default_factory=list)
     yields: list[Value] = field(default_factory=list)
     depth_of_conditions: int = 0
     globals: set[str] = field(default_factory=set)
@@ -318,6 +319,8 @@ class Interpreter:
 
     def _assign(self, node: ast.Assign) -> bool:
         value = self.eval(node.value)
+        if isinstance(value, Text) and len(value.parts) == 1 and isinstance(value.parts[0], Hole):
+            value = replace(value, trail=(*value.trail, self.hop(self.source.segment(node), node)))
         for target in node.targets:
             self.assign(target, value)
         return True
@@ -415,6 +418,7 @@ class Interpreter:
 
     def _return(self, node: ast.Return) -> bool:
         value = NONE if node.value is None else self.eval(node.value)
+        self.frames[-1].returned_at.append(node)
         self._returned(value)
         return False
 
@@ -451,6 +455,11 @@ class Interpreter:
         truth = self.truth(value)
         if isinstance(value, Unknown) and value.limits and _leaves(node.body):
             self.event("limit", node, limits=value.limits)
+        if isinstance(value, Const) and value.origin:
+            self.event("decided", node, value=value)
+        suite = self._suite_asked(node.test)
+        if suite is not None and (not isinstance(suite[1], Const) or suite[1].origin):
+            truth = None
         if isinstance(truth, bool):
             return self._under(node.test, value, truth, node.body if truth else node.orelse, (), None)
         yes, no = self._choices(node.test)
@@ -989,6 +998,8 @@ class Interpreter:
                     rest = unknown("what is unpacked into a dict", value)
                 continue
             name = library.key_of(self.eval(key))
+            if isinstance(value, Image) and isinstance(name, str):
+                value = replace(value, trail=(*value.trail, Hop(name, self.place(value_node))))
             if name is None:
                 rest = value if rest is None else alternatives([((), rest), ((), value)])
             else:
@@ -1060,7 +1071,7 @@ class Interpreter:
         if isinstance(node.op, ast.Not):
             truth = self.truth(value)
             if isinstance(truth, bool):
-                return Const(not truth, None, value.origin if isinstance(value, Const) else "")
+                return Const(not truth, *((value.at, value.origin) if isinstance(value, Const) else (None, "")))
             if truth is not None:
                 return Num(tuple(not one for one in truth), "action")
             flipped = value.limits if isinstance(value, Unknown) else ()
@@ -1072,7 +1083,10 @@ class Interpreter:
         result: Value | None = None
         for op, right_node in zip(node.ops, node.comparators, strict=True):
             right = self.eval(right_node)
-            found = self.lift2(lambda a, b, op=op: self.compare(op, a, b, node), left, right)  # type: ignore[misc]
+            if isinstance(left, Counter) or isinstance(right, Counter):
+                found = self.compare(op, left, right, node)  # the bound keeps its alternatives
+            else:
+                found = self.lift2(lambda a, b, op=op: self.compare(op, a, b, node), left, right)  # type: ignore[misc]
             result = found if result is None else self.both(result, found)
             left = right
         return result or UNKNOWN
@@ -1170,6 +1184,11 @@ class Interpreter:
     def _ternary(self, node: ast.IfExp) -> Value:
         value = self.eval(node.test)
         truth = self.truth(value)
+        if isinstance(value, Const) and value.origin:
+            self.event("decided", node, value=value)
+        suite = self._suite_asked(node.test)
+        if suite is not None and (not isinstance(suite[1], Const) or suite[1].origin):
+            truth = None
         if isinstance(truth, bool):
             return self.eval(node.body if truth else node.orelse)
         yes, no = self._choices(node.test)
@@ -1229,7 +1248,14 @@ class Interpreter:
         frame = self.frames[-1]
         scope = self.new(Scope({})).id
         self.frames.append(
-            _Frame(frame.source, (scope, *frame.scopes), frame.func, frame.self_value, frame.returns, frame.yields)
+            _Frame(
+                frame.source,
+                (scope, *frame.scopes),
+                frame.func,
+                frame.self_value,
+                frame.returns,
+                yields=frame.yields,
+            )
         )
         try:
             return self._generate(generators, then)
@@ -1481,11 +1507,15 @@ class Interpreter:
             self.calls.append((self.source, node))
         self.frames.append(frame)
         held, self.breaks, self.continues = (self.breaks, self.continues), [], []
+        before = len(self.events)
         try:
             if isinstance(func.node, ast.Lambda):
                 return self.eval(func.node.body)
             if self._block(func.node.body):
                 frame.returns.append((self.heap, NONE, (), None))
+            elif len(frame.returns) > 1 and all(plain(value) is True for _, value, _, _ in frame.returns):
+                if any(event.kind == "step" for event in self.events[before:]):
+                    self.event("always", frame.returned_at[-1])
             result = self._result(frame)
         finally:
             self.breaks, self.continues = held

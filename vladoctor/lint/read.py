@@ -147,7 +147,7 @@ class _Reader:
         profile = self._profile(checkpoint, key)
         whole = bool(self.steps)
         return SourceFacts(
-            place=step.place,
+            place=self._step_place() if whole else step.place,
             profile=profile,
             kind=kind,
             files=tuple(self.interp.files),
@@ -172,6 +172,8 @@ class _Reader:
             environment_seed=self._environment_seed(),
             trials=self._trials() if whole else Fact(),
             proprio=self._proprio(),
+            success=self._success() if whole else Fact(),
+            crop_option=self._crop_option(),
             loads=self._loads(),
             handlers=self._handlers(),
             workarounds=workarounds.found(self.interp.files.values()),
@@ -272,7 +274,8 @@ class _Reader:
             return value
         hop = Hop(f"center_crop={plain(crop)}", crop.place if isinstance(crop, Const) else None)
         area = {True: 0.9, False: 1.0}.get(plain(crop)) if isinstance(crop, Const) else None
-        return replace(value, way=replace(value.way, crop_area=area), trail=(*value.trail, hop))
+        way = replace(value.way, crop_area=area, crops=(*value.way.crops, hop))
+        return replace(value, way=way, trail=(*value.trail, hop))
 
     def _image_fact(self, values: Sequence[Value]) -> Fact[ImageWay]:
         def way(value: Value) -> ImageWay | None:
@@ -282,7 +285,7 @@ class _Reader:
             if not isinstance(value, Image):
                 return None, ()
             turns = value.way.turns
-            at = turns[-1].place if turns else value.trail[-1].place if value.trail else self.query.place
+            at = turns[-1].place if turns else _last_place(value.trail) or self.query.place
             return at, (*value.trail, Hop("the policy", self.query.place))
 
         return _fact_of(values, way, place)
@@ -314,9 +317,7 @@ class _Reader:
             text = text_of(value)
             if text is None:
                 return None, ()
-            at = text.place
-            if at is None:
-                at = self.query.data["asked"].ids[0].info.get("at") if self.query.data["asked"].ids else None
+            at = text.place or _last_place(text.trail)
             return at or self.query.place, (*text.trail, Hop("the policy", self.query.place))
 
         return _fact_of(values, prompt, place)
@@ -341,7 +342,7 @@ class _Reader:
     def _action(self) -> Fact[Action]:
         accumulated = self._accumulated()
         values = [step.data["action"] for step in self.steps]
-        place = self.steps[0].place if self.steps else self.query.place
+        place = self._step_place()
         if accumulated is not None:
             return known(Action(accumulated=True), accumulated.place, (Hop("the policy's answer", self.query.place),))
         if not values:
@@ -356,6 +357,16 @@ class _Reader:
             return place, (*trail, Hop("env.step", place))
 
         return _fact_of(values, action, where)
+
+    def _step_place(self) -> Place:
+        """Where the answer is executed: the call of env.step, or of the helper around it that other steps use as well."""
+        if not self.steps:
+            return self.query.place
+        step = self.steps[0]
+        shared = any(
+            event.kind == "step" and event.node is step.node and event not in self.steps for event in self.events
+        )
+        return step.calls[-1][0].place(step.calls[-1][1]) if shared and step.calls else step.place
 
     def _accumulated(self) -> Event | None:
         """Where the gripper's value is added to a running sum."""
@@ -503,20 +514,23 @@ class _Reader:
             if event not in self.steps and self._position(event) != self._position(step)
         ]
         seen: set[Any] = set()
+        bound: Place | None = None
         for event in others:
             if self._position(event) in seen:
                 continue
             seen.add(self._position(event))
             if self.order[id(event)] > first and not self._shares_loop(event, inner):
                 continue
-            count = self._repetitions(event, inner)
+            counted = self._repetitions(event, inner)
+            count = None if counted is None else counted[0]
+            bound = None if counted is None else counted[1]
             if count is None:
                 return Fact(reason="how many settle steps there are is not known")
             total += count
             place = event.place
             action = action or _constant_action(self.interp, event.data["action"])
-        if total:
-            return known(Settle(total, action), place)
+        if total or seen:
+            return known(Settle(total, action), bound or place)
         if not self._raw or self._escaped() or not self._of_env("reset"):
             return Fact(reason="what happens between reset and the first query was not followed")
         if any(
@@ -525,35 +539,37 @@ class _Reader:
             return Fact(reason="another step precedes the first query")
         return known(Settle(0), inner.source.place(inner.node) if inner is not None else step.place)
 
-    def _position(self, event: Event) -> tuple[str, int, int]:
-        return str(event.source.path), getattr(event.node, "lineno", 0), getattr(event.node, "col_offset", 0)
+    def _position(self, event: Event) -> tuple[Any, ...]:
+        """Where an event happens, the calls that lead there included."""
+        nodes = (*event.calls, (event.source, event.node))
+        return tuple((str(s.path), getattr(n, "lineno", 0), getattr(n, "col_offset", 0)) for s, n in nodes)
 
     def _shares_loop(self, event: Event, inner: Loop | None) -> bool:
         return inner is not None and any(loop.node is inner.node for loop in event.loops)
 
-    def _repetitions(self, event: Event, inner: Loop | None) -> int | None:
-        """How often a step without the policy is executed before the first query."""
+    def _repetitions(self, event: Event, inner: Loop | None) -> tuple[int, Place | None] | None:
+        """How often a step without the policy is executed before the first query, and where that is said."""
         mine = self.steps[0].loops
         own = [loop for loop in event.loops if not any(loop.node is other.node for other in mine)]
         if own:
             loop = own[-1]
             count = plain(loop.count) if loop.count is not None else None
             if isinstance(count, int):
-                return count
+                return count, _place_of(loop.count)
             for limit in loop.limits:
                 bound = plain(limit.bound)
                 if limit.op in ("<", "<=") and isinstance(bound, int | float):
-                    return int(bound - limit.counter.start) + (limit.op == "<=")
+                    return int(bound - limit.counter.start) + (limit.op == "<="), _place_of(limit.bound)
             return None
         if not self._shares_loop(event, inner):
-            return 1
+            return 1, None
         for condition in reversed(event.conditions):
             limits = condition.value.limits if isinstance(condition.value, Unknown) else ()
             for limit in limits:
                 bound = plain(limit.bound)
                 op = limit.op if condition.holds else {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}.get(limit.op, "")
                 if op in ("<", "<=") and isinstance(bound, int | float):
-                    return int(bound - limit.counter.start) + (op == "<=")
+                    return int(bound - limit.counter.start) + (op == "<="), _place_of(limit.bound)
         return None
 
     def _step_loop(self) -> Loop | None:
@@ -580,7 +596,24 @@ class _Reader:
         if wiping:
             way = (Hop("set_init_state", sets[-1].place), *(Hop("reset", event.place) for event in wiping))
             return Fact(tuple(Seen("wiped", event.place, way) for event in wiping), complete=True, reason="")
+        value = sets[-1].data["value"]
+        index = value.info.get("index") if isinstance(value, Thing) else None
+        if isinstance(index, Const) and not index.origin and self._episode_loop() is not None:
+            return known("first", value.info["at"] if isinstance(value, Thing) else None)
         return known("set", sets[-1].place)
+
+    def _success(self) -> Fact[str]:
+        always = next((event for event in self.events if event.kind == "always"), None)
+        return (
+            known("always", always.place) if always is not None else Fact(reason="how success is counted is not known")
+        )
+
+    def _crop_option(self) -> Fact[str]:
+        for event in self.events:
+            if event.kind == "decided" and "crop" in event.data["value"].origin and not event.data["value"].value:
+                value = event.data["value"]
+                return known(value.origin, value.place or event.place)
+        return Fact(reason="no option leaves a crop out")
 
     def _horizon(self) -> Fact[Mapping[str, int]]:
         inner = self._step_loop()
@@ -734,6 +767,14 @@ class _Reader:
         return tuple(found.values())
 
 
+def _last_place(trail: Sequence[Hop]) -> Place | None:
+    return trail[-1].place if trail else None
+
+
+def _place_of(value: Value | None) -> Place | None:
+    return value.place if isinstance(value, Const) else None
+
+
 # -- helpers -------------------------------------------------------------------------------------------------------
 
 
@@ -793,8 +834,10 @@ def _vector(interp: Interpreter, value: Value) -> Num | None:
 
 def _action_of(interp: Interpreter, value: Value) -> Action | None:
     number = _vector(interp, value)
-    if number is None or number.native is None or number.native.kind == "token":
+    if number is None or number.native is None:
         return None
+    if number.native.kind == "token":
+        return _action_of_tokens(number)
     out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.samples]
     native = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.native.samples]
     dims = len(out[0])
@@ -808,6 +851,20 @@ def _action_of(interp: Interpreter, value: Value) -> Action | None:
             return Action(gripper=grip, dims=dims)
         arm.append(found)
     return Action(gripper=grip, arm=tuple(arm), dims=dims)
+
+
+def _action_of_tokens(number: Num) -> Action | None:
+    """The gripper's way after ids were decoded by the loop: what its own decoder makes of the id, and what is executed."""
+    decode = _decoded(number)
+    out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.samples]
+    if not decode.pairs or any(len(one) != 7 for one in out):
+        return None
+    own = [value for _, value in decode.pairs]
+    executed = [float(one[6]) for one in out]
+    unnormalised = [0.5 * (v + 1) * (robots.HIGH[6] - robots.LOW[6]) + robots.LOW[6] for v in own]
+    if np.allclose(executed, unnormalised, atol=1e-3):  # the statistics, and nothing else
+        own = executed
+    return Action(gripper=tuple((round(a, 6), round(b, 6)) for a, b in zip(own, executed, strict=True)), dims=7)
 
 
 def _linear(values: np.ndarray, native: np.ndarray) -> tuple[int, float, float] | None:

@@ -47,6 +47,7 @@ from vladoctor.lint.values import (
     text_of,
     unknown,
 )
+from vladoctor.places import Hop
 
 if TYPE_CHECKING:
     from vladoctor.lint.interpret import Event, Interpreter
@@ -323,10 +324,14 @@ def process(interp: Interpreter, thing: Thing, args: Args, kwargs: Kwargs, node:
     ids = Thing("ids", info={"text": text, "at": interp.place(node), "appended": ()})
     items: dict[Any, Value] = {"input_ids": ids, "attention_mask": Thing("mask")}
     if found.images or thing.kind == "processor":
-        items["pixel_values"] = Thing(
-            "pixels", info={"images": tuple(value for _, value in found.images), "processed": True}
-        )
+        hop = interp.hop("processor", node)
+        images = tuple(interp.lift(lambda one: _passed(one, hop), value) for _, value in found.images)
+        items["pixel_values"] = Thing("pixels", info={"images": images, "processed": True})
     return interp.new(Dict(items, None, "batch"))
+
+
+def _passed(value: Value, hop: Hop) -> Value:
+    return replace(value, trail=(*value.trail, hop)) if isinstance(value, Image) else value
 
 
 def gather(interp: Interpreter, args: Args, kwargs: Kwargs) -> Asked:
@@ -624,7 +629,7 @@ def thing_item(interp: Interpreter, thing: Thing, index: Value, node: ast.AST) -
     if kind == "stats":
         return stats_item(interp, thing, index, node)
     if kind == "init_states":
-        return Thing("init_state")
+        return Thing("init_state", info={"index": index, "at": interp.place(node)})
     if kind == "logits":
         parts = index.items if isinstance(index, Tup) else (index,)
         one = any(isinstance(part, Const) and part.value == -1 for part in parts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vladoctor.check import Check
@@ -17,6 +17,7 @@ from vladoctor.lint.read import loops
 from vladoctor.lint.result import LintResult, Skipped
 from vladoctor.lint.sources import SourceFile, Sources, may_matter, parse, read_bytes, walk
 from vladoctor.places import Place
+from vladoctor.profiles.files import load_profile
 
 PER_FILE = 1.0
 """Seconds for one file, whatever stands in it."""
@@ -27,6 +28,7 @@ def lint_paths(
     checks: Sequence[Check],
     thresholds: Mapping[str, Mapping[str, float]] | None = None,
     root: Path | None = None,
+    profile_of: Callable[[str], str] | None = None,
 ) -> LintResult:
     """Lint scripts, packages and notebooks.
 
@@ -35,15 +37,21 @@ def lint_paths(
         checks: those whose `judge_source` is asked.
         thresholds: code -> overridden limits.
         root: the project's folder, up to which imports are looked for; by default the working folder.
+        profile_of: file of a loop -> name of the profile that it is judged by, "" where that is to be inferred.
     """
     reading = _Reading(root or Path.cwd())
-    facts = list(reading.facts(paths))
+    facts = [_with_profile(one, profile_of) for one in reading.facts(paths)]
     diagnoses = [diagnose_source(one, checks, thresholds) for one in facts]
     diagnoses = list(_once(diagnoses))
     named = {place.file for one in diagnoses for finding in one.findings if (place := finding.place) is not None}
     named |= {hop.place.file for one in diagnoses for f in one.findings for hop in f.trail if hop.place is not None}
     texts = {name: reading.texts[name] for name in sorted(named) if name in reading.texts}
     return LintResult(tuple(diagnoses), reading.files, tuple(reading.skipped), texts=texts)
+
+
+def _with_profile(facts: SourceFacts, profile_of: Callable[[str], str] | None) -> SourceFacts:
+    name = profile_of(facts.place.file) if profile_of is not None else ""
+    return replace(facts, profile=load_profile(name)) if name else facts
 
 
 def read_paths(paths: Sequence[Path], root: Path | None = None) -> list[SourceFacts]:
@@ -53,8 +61,6 @@ def read_paths(paths: Sequence[Path], root: Path | None = None) -> list[SourceFa
 
 def _once(diagnoses: Sequence[SourceDiagnosis]) -> Iterator[SourceDiagnosis]:
     """What several loops share, a helper's mistake, is reported with the first of them."""
-    from dataclasses import replace
-
     said: set[tuple[str, Place, str]] = set()
     for one in diagnoses:
         kept = []
@@ -125,6 +131,3 @@ class _Reading:
             visited |= interp.visited
             self.texts.update({path: one.text for path, one in interp.files.items()})
             yield from loops(interp)
-
-
-__all__ = ["ast", "lint_paths", "read_paths"]

@@ -838,7 +838,9 @@ def _resize_with_pad(interp: Interpreter, image: Image, args: Args, kwargs: Kwar
 
 _OPENPI: dict[str, Handler] = {
     "resize_with_pad": _each_image(_resize_with_pad),
-    "convert_to_uint8": _each_image(lambda i, image, a, k, n: replace(image, scaled=False)),
+    "convert_to_uint8": _each_image(
+        lambda i, image, a, k, n: replace(image, scaled=False, trail=(*image.trail, i.hop("convert_to_uint8", n)))
+    ),
 }
 
 
