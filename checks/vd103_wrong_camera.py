@@ -55,6 +55,7 @@ should show. Whether a camera stands where it should is VD104's; a camera that w
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,10 +66,12 @@ from vladoctor.facts.camera import raw_view
 from vladoctor.facts.following import IMAGE
 from vladoctor.facts.frames import camera_views, changes, on_robot, repeats
 from vladoctor.facts.links import ImageLink, image_links, image_slots
+from vladoctor.lint.judging import camera_of, last_place
 from vladoctor.profiles import environment_profile, load_profile
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 THRESHOLDS = {
@@ -441,11 +444,47 @@ def _alias(loop: Loop) -> None:
     loop.env.step, loop.env.set_init_state = stepped, lambda state: renamed(started(state))
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the cameras in the model's slots with the profile's, by the slots' names where they have some."""
+    expected = list(facts.profile.get("image.cameras") or ())
+    seen = [(slot, camera_of(slot)) for slot in facts.images]
+    if not expected or not any(camera for _, camera in seen):
+        yield Abstention("which cameras the model is given, or should be, is not known")
+        return
+    found = False
+    for place, (slot, camera) in enumerate(seen):
+        wanted = _belongs(slot.name, place, expected)
+        if not camera or not wanted or camera == wanted:
+            continue
+        found = True
+        twice = any(other == camera for _, other in seen[:place])
+        yield Problem(
+            message=f"The slot {slot.name!r} is given the frame of {camera}"
+            + (", which another slot is given as well" if twice else "")
+            + f"; the checkpoint was trained with {wanted} there.",
+            remedy=f'Give it `obs["{wanted}_image"]`.',
+            severity=Severity.STOP,
+            evidence={"expected": wanted, "seen": camera, "slot": slot.name},
+            place=last_place(slot.way.trail, slot.way.place),
+            trail=slot.way.trail,
+        )
+    if not found:
+        yield Clear(f"the model is given {', '.join(camera for _, camera in seen if camera)}")
+
+
+def _belongs(slot: str, place: int, expected: Sequence[str]) -> str:
+    """The camera that belongs into a slot: by its name, else by its place."""
+    if len(expected) == 2 and not slot.startswith(("image", "pixel_values")):
+        return expected[1] if re.search(r"wrist|hand|image_?2|grip", slot) else expected[0]
+    return expected[place] if place < len(expected) else ""
+
+
 CHECK = Check(
     code="VD103",
     name="wrong-camera",
     stage=Stage.OBSERVE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.RENDER, Stage.IMAGE),
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD102"),

@@ -86,9 +86,12 @@ from vladoctor.facts.registration import (
     between,
     compose,
 )
+from vladoctor.lint.judging import camera_of, last_place, replaced, wanted_element
+from vladoctor.places import Fix, Hop
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 THRESHOLDS = {
@@ -272,11 +275,56 @@ def _opencv_convention() -> Callable[[], None]:
     return undo
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare what is done to each camera's frame on its way to the model with the profile's element."""
+    judged = False
+    for slot in facts.images:
+        camera = camera_of(slot)
+        expected = wanted_element(facts.profile, camera)
+        if expected is None or (facts.environment == "libero" and not camera) or not slot.way.known:
+            continue
+        if any(one.value.element is None for one in slot.way.seen):
+            continue
+        judged = True
+        wrong = slot.way.wrong(lambda way, expected=expected: way.element != expected)  # type: ignore[misc]
+        if wrong is None:
+            yield Clear(f"{slot.name}: {expected} of the raw {camera or 'camera'} frame")
+            continue
+        seen, turns = str(wrong.value.element), wrong.value.turns
+        done = "as it is" if seen == "identity" else f"after {DESCRIPTIONS[seen]}"
+        yield Problem(
+            message=f"The model's image is the raw {camera or 'camera'} frame {done}; this checkpoint was trained on "
+            f"{DESCRIPTIONS[expected]}, so compared with its training the scene is "
+            f"{CONSEQUENCES[between(expected, seen)]}.",
+            remedy=_remedy(seen, expected, expected, camera or "camera", False),
+            severity=Severity.STOP,
+            evidence={"expected": expected, "seen": seen, "camera": camera},
+            place=turns[-1].place if turns else last_place(wrong.trail, wrong.place),
+            trail=wrong.trail,
+            fix=_fix(expected, turns),
+        )
+    if not judged:
+        yield Abstention(
+            f"profile {facts.profile.name} names no orientation of the image"
+            if facts.profile.get("image.orientation") is None
+            else "the way of the picture from the environment to the model was not followed"
+        )
+
+
+def _fix(expected: str, turns: Sequence[Hop]) -> Fix | None:
+    """Where a single slice flips the frame: the slice that is wanted."""
+    slices = {"rot180": "[::-1, ::-1]", "flip-vertical": "[::-1]", "flip-horizontal": "[:, ::-1]"}
+    if len(turns) != 1 or expected not in slices or not turns[0].label.startswith("[") or ":" not in turns[0].label:
+        return None
+    return replaced(turns[0].place, slices[expected], f"turn the frame as in training: {slices[expected]}")
+
+
 CHECK = Check(
     code="VD201",
     name="image-orientation",
     stage=Stage.IMAGE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.RENDER, Stage.IMAGE),
     thresholds=THRESHOLDS,
     faults=(

@@ -56,9 +56,11 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.following import Match, matches, track
+from vladoctor.lint.judging import last_place, longest_side, wanted_area
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 THRESHOLDS = {
@@ -265,11 +267,48 @@ def _crop_again(loop: Loop) -> None:
     loop.stages.query = lambda prompt, picture: query(prompt, Image.fromarray(center_crop(np.asarray(picture))))
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the centre crop that the loop makes with the profile's."""
+    expected = wanted_area(facts)
+    slot = next((slot for slot in facts.images if slot.way.known), None)
+    if expected is None or slot is None or facts.kind == "server":
+        yield Abstention("whether the frame is to be cropped, or is, is not known")
+        return
+    areas = [one.value.crop_area for one in slot.way.seen]
+    if any(area is None for area in areas):
+        yield Abstention("how much the crop keeps is not known")
+        return
+    wrong = slot.way.wrong(lambda way: way.crop_area is not None and abs(way.crop_area - expected) > 0.03)
+    if wrong is None:
+        yield Clear(f"a centre crop keeps {expected:.0%} of the frame's area")
+        return
+    seen = wrong.value.crop_area or 0.0
+    option = facts.crop_option.value if seen == 1 else None
+    crops = wrong.value.crops
+    place = facts.crop_option.place if option else crops[-1].place if crops else last_place(wrong.trail, wrong.place)
+    done = "is given the whole frame" if seen == 1 else f"is given {seen:.0%} of the frame's area"
+    yield Problem(
+        message=f"The model {done}"
+        + (f" unless {option} is set" if option else "")
+        + "; this checkpoint was trained on "
+        + (f"crops of {expected:.0%} and is evaluated on the central one." if expected < 1 else "whole frames."),
+        remedy=f"Crop the centre to a share of {expected} of the area (a side of {longest_side(expected):.4f}) and "
+        "resize back."
+        if expected < 1
+        else "Leave the crop out.",
+        severity=Severity.FIX,
+        evidence={"expected": expected, "seen": round(seen, 4)},
+        place=place,
+        trail=wrong.trail,
+    )
+
+
 CHECK = Check(
     code="VD202",
     name="center-crop",
     stage=Stage.IMAGE,
     judge=judge,
+    judge_source=judge_source,
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD103", "VD104", "VD105"),
     faults=(

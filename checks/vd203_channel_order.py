@@ -50,9 +50,11 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.colours import ColourOrder, colour_orders
+from vladoctor.lint.judging import last_place
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 THRESHOLDS = {
@@ -152,11 +154,40 @@ def _decoded_by_opencv(loop: Loop) -> None:
     loop.stages.resize = lambda frame: np.ascontiguousarray(resize(frame)[..., ::-1])
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the order of the channels that reach the model with the profile's."""
+    expected = facts.profile.get("image.channel_order") or ("RGB" if facts.family else None)
+    judged = False
+    for slot in facts.images:
+        if expected is None or not slot.way.known or any(one.value.channels is None for one in slot.way.seen):
+            continue
+        judged = True
+        wrong = slot.way.wrong(lambda way: way.channels != expected)
+        if wrong is None:
+            yield Clear(f"{slot.name}: {expected}")
+            continue
+        swaps = wrong.value.swaps
+        yield Problem(
+            message=f"The model's image ({slot.name}) is {wrong.value.channels}; this checkpoint was trained on "
+            f"{expected}.",
+            remedy="Take the exchange of channels out."
+            if swaps
+            else "OpenCV's pictures are BGR: `cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)`.",
+            severity=Severity.STOP,
+            evidence={"expected": expected, "seen": wrong.value.channels},
+            place=swaps[-1].place if swaps else last_place(wrong.trail, wrong.place),
+            trail=wrong.trail,
+        )
+    if not judged:
+        yield Abstention("the order of the channels was not followed")
+
+
 CHECK = Check(
     code="VD203",
     name="channel-order",
     stage=Stage.IMAGE,
     judge=judge,
+    judge_source=judge_source,
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD103", "VD104", "VD105"),
     faults=(

@@ -65,6 +65,7 @@ from vladoctor.facts.resampling import Reproduction, expected_ways, reproduction
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 THRESHOLDS = {
@@ -393,11 +394,44 @@ def _no_jpeg(loop: Loop) -> None:
     loop.stages.resize = lambda frame: resize_lanczos3(np.ascontiguousarray(frame), side)
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the filter of the first resize, and the size at which the environment renders, with the profile's."""
+    wanted, rendered = facts.profile.get("image.resize"), facts.profile.get("image.environment_resolution")
+    slot = next((slot for slot in facts.images if slot.way.known), None)
+    if slot is None or (wanted is None and rendered is None):
+        yield Abstention("the resize of the frame, or what it should be, is not known")
+        return
+    way = slot.way.seen[0].value
+    first = way.resizes[0] if way.resizes else None
+    if wanted and first is not None and first.filter and first.filter != wanted:
+        yield Problem(
+            message=f"The frame is resized with {first.filter}; the training data were resized with {wanted}.",
+            remedy=f"Resize with {wanted}.",
+            severity=Severity.LOOK,
+            evidence={"expected": wanted, "seen": first.filter},
+            place=first.place,
+            trail=slot.way.trail,
+        )
+    elif rendered and way.rendered and list(way.rendered) != list(rendered):
+        yield Problem(
+            message=f"The environment renders at {way.rendered[0]}x{way.rendered[1]}; the training data were rendered "
+            f"at {rendered[0]}x{rendered[1]} and resized.",
+            remedy=f"Make the environment with camera_heights={rendered[0]}, camera_widths={rendered[1]}.",
+            severity=Severity.LOOK,
+            evidence={"expected": list(rendered), "seen": list(way.rendered)},
+            place=facts.rendered_at.place or slot.way.place,
+            trail=slot.way.trail,
+        )
+    else:
+        yield Abstention("nothing of the resize contradicts the training")
+
+
 CHECK = Check(
     code="VD204",
     name="image-resize",
     stage=Stage.IMAGE,
     judge=judge,
+    judge_source=judge_source,
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD103", "VD104", "VD105", "VD202"),
     faults=(

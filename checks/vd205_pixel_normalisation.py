@@ -53,9 +53,11 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.pixels import KNOWN, OTHERS, RIGHT, Line, Pixels, departures, lines, outside, pixels
+from vladoctor.lint.judging import last_place
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 THRESHOLDS = {
@@ -330,11 +332,29 @@ def _normalise_again(loop: Loop) -> None:
     loop.policy.prepare_inputs = again
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for pixels that were scaled or normalised before a processor that does so itself."""
+    for slot in facts.images:
+        wrong = slot.way.wrong(lambda way: way.normalised) if facts.by_processor else None
+        if wrong is not None:
+            yield Problem(
+                message="The picture is scaled or normalised before the processor, which does so once more.",
+                remedy="Give the processor the picture as it is: uint8, 0 to 255.",
+                severity=Severity.FIX,
+                evidence={"slot": slot.name},
+                place=last_place(wrong.trail, wrong.place),
+                trail=wrong.trail,
+            )
+            return
+    yield Abstention("the source shows no normalisation of its own")
+
+
 CHECK = Check(
     code="VD205",
     name="pixel-normalisation",
     stage=Stage.PROCESS,
     judge=judge,
+    judge_source=judge_source,
     thresholds=THRESHOLDS,
     explained_by=("VD101", "VD103", "VD105"),
     faults=(

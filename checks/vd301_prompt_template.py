@@ -63,10 +63,12 @@ from vladoctor.facts.prompt import (
     visible,
     words_of,
 )
+from vladoctor.lint.facts import Prompt
 from vladoctor.profiles import Profile, load_profile
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 CONTEXT = 12
@@ -202,11 +204,76 @@ HARMLESS = Fault(
     _prompt(lambda instruction: f"In: What action should the robot take to {instruction.lower()}?\nOut: "),
 )
 
+
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the text that the loop makes with what the profile expects of the loop."""
+    given = facts.profile.get("prompt.request") if facts.by_policy else None
+    template = given or (None if facts.by_policy else facts.profile.get("prompt.template"))
+    if template is None or not facts.prompt.known:
+        yield Abstention(
+            f"profile {facts.profile.name} names no prompt"
+            if template is None
+            else f"the prompt: {facts.prompt.reason}"
+        )
+        return
+    lower = bool(facts.profile.get("prompt.lowercase")) and given is None
+    texts = [one.value for one in facts.prompt.seen]
+    if any("{?}" in one.text for one in texts):
+        yield Abstention("a part of the prompt is not known")
+        return
+    wrong = facts.prompt.wrong(lambda prompt: _differs(prompt, str(template), lower))
+    if wrong is None:
+        yield Clear("the prompt is the one of training, to the character")
+        return
+    seen = wrong.value
+    bare = seen.text.strip() == "{instruction}" or (seen.fixed and not _framed(seen.text, str(template)))
+    yield Problem(
+        message=(
+            "The policy is given the bare instruction"
+            if bare and template != "{instruction}"
+            else f"The prompt is {seen.text!r}"
+        )
+        + f"; the checkpoint was trained on {template!r}"
+        + (" with the instruction in lower case." if lower else "."),
+        remedy=f"Build it as in training:\n```python\nprompt = {_as_code(str(template), lower)}\n```",
+        severity=Severity.STOP if not given else Severity.FIX,
+        evidence={"expected": template, "seen": seen.text},
+        place=wrong.place,
+        trail=wrong.trail,
+    )
+
+
+def _differs(prompt: Prompt, template: str, lower: bool) -> bool:
+    """Whether the checkpoint reads another prompt than in training; one trailing space is read as none."""
+    wanted = template.rstrip("\n") if prompt.by_policy else template
+    if prompt.fixed:
+        if not _framed(prompt.text, wanted):
+            return True
+        before, _, behind = wanted.partition("{instruction}")
+        words = prompt.text.rstrip(" ")[len(before) : len(prompt.text.rstrip(" ")) - len(behind)]
+        return lower and words != words.lower()
+    text = prompt.text
+    if text not in (wanted, f"{wanted} ") and not (prompt.by_policy and text.strip() == wanted.strip()):
+        return True
+    return lower and not prompt.lowercase
+
+
+def _framed(text: str, template: str) -> bool:
+    before, _, behind = template.partition("{instruction}")
+    return text.startswith(before) and (text.endswith(behind) or text.removesuffix(" ").endswith(behind))
+
+
+def _as_code(template: str, lower: bool) -> str:
+    filled = template.replace("{instruction}", "{instruction.lower()}" if lower else "{instruction}")
+    return "f" + repr(filled)
+
+
 CHECK = Check(
     code="VD301",
     name="prompt-template",
     stage=Stage.PROMPT,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.PROMPT,),
     faults=(
         Fault(

@@ -72,6 +72,7 @@ from vladoctor.facts.prompt import (
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 FILLERS = frozenset(
@@ -299,11 +300,31 @@ def _reworded(loop: Loop) -> str:
     return _GRAMMAR.sub(r"grab the \1 and drop it into the \2", loop.task.language)
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for one instruction in the source where the loop goes through a benchmark's tasks."""
+    if not facts.prompt.known or facts.environment != "libero":
+        yield Abstention("what the policy is told, or which tasks are run, is not known")
+        return
+    wrong = facts.prompt.wrong(lambda prompt: prompt.fixed)
+    if wrong is None:
+        yield Clear("the instruction is the task's")
+        return
+    yield Problem(
+        message=f"The policy is told {wrong.value.text!r} whatever the task is; LIBERO has an instruction for each.",
+        remedy="Tell it `task.language`.",
+        severity=Severity.FIX,
+        evidence={"seen": wrong.value.text},
+        place=wrong.place,
+        trail=wrong.trail,
+    )
+
+
 CHECK = Check(
     code="VD302",
     name="wrong-instruction",
     stage=Stage.PROMPT,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.PROMPT,),
     faults=(
         Fault(

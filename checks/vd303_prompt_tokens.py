@@ -61,6 +61,7 @@ from vladoctor.facts.tokens import PromptIds, prompts_given
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 LISTED = 64
@@ -300,11 +301,34 @@ def _own_generate(loop: Loop) -> None:
     model.predict_action = predict_action
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Where the loop generates ids itself, look whether it appends what `predict_action` would."""
+    wanted = facts.profile.get("prompt.append_id")
+    decode = facts.decode.value
+    if wanted is None or decode is None or decode.appended is None or not facts.prompt.known:
+        yield Abstention("the loop leaves the prompt's ids to the model, or they were not followed")
+        return
+    spaced = all(one.value.text.endswith(" ") and not one.value.text.endswith("  ") for one in facts.prompt.seen)
+    if wanted in decode.appended or -1 in decode.appended or spaced:
+        yield Clear(f"id {wanted} is appended")
+        return
+    yield Problem(
+        message=f"The prompt's ids go to the model without {wanted}, which `predict_action` appends and training had: "
+        "the action is generated behind a text that the model never saw.",
+        remedy="Append it:\n```python\nids = torch.cat([ids, "
+        f"torch.tensor([[{wanted}]], device=ids.device)], dim=1)\n```",
+        severity=Severity.FIX,
+        evidence={"expected": f"... {wanted}", "seen": "the prompt alone"},
+        place=facts.ids_at.place or facts.place,
+    )
+
+
 CHECK = Check(
     code="VD303",
     name="prompt-tokens",
     stage=Stage.PROCESS,
     judge=judge,
+    judge_source=judge_source,
     explained_by=("VD301",),
     needs=(Stage.PROMPT,),
     faults=(

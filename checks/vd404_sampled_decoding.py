@@ -48,9 +48,11 @@ from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.repeats import Twins, twins
+from vladoctor.lint.judging import replaced
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
     from vladoctor.records import Query
 
@@ -151,11 +153,31 @@ def _leave_it_out(loop: Loop) -> None:
     loop.policy.model.generation_config.do_sample = True
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for sampling in the query where the family decodes greedily."""
+    if facts.profile.get("tokens.do_sample") is not False or not facts.do_sample.known:
+        yield Abstention("whether ids are sampled, or may be, is not known")
+        return
+    wrong = facts.do_sample.wrong(lambda value: value is True)
+    if wrong is None:
+        yield Clear("ids are not sampled")
+        return
+    yield Problem(
+        message="The ids of the action are drawn at random (do_sample=True); this family takes the best one.",
+        remedy="`do_sample=False`.",
+        severity=Severity.FIX,
+        evidence={"expected": False, "seen": True},
+        place=wrong.place,
+        fix=replaced(wrong.place, "False", "take the best id: do_sample=False", safe=True),
+    )
+
+
 CHECK = Check(
     code="VD404",
     name="sampled-decoding",
     stage=Stage.FORWARD,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.FORWARD,),
     # Nats. At logits around 8 bfloat16 has steps of 0.03; greedy runs of the demo's policy on a CPU: 285 equal
     # questions in 3 episodes (black images), all answered alike.

@@ -59,6 +59,7 @@ from vladoctor.facts.tokens import DECODES, token_layout
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 EFFECTS = {
@@ -175,11 +176,54 @@ def _counted_up(ids: np.ndarray, model: Any) -> np.ndarray:
     return np.asarray(_CENTRES[np.clip(ids - (model.vocab_size - 256), 0, 254)])
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the loop's own decoder, by what it makes of sample ids, with the family's."""
+    last, bins = facts.profile.get("tokens.last"), facts.profile.get("tokens.bins")
+    decode = facts.decode.value
+    if last is None or bins is None or decode is None or not decode.pairs:
+        yield Abstention("the loop leaves decoding to the model, or its decoder was not followed")
+        return
+    width = 2 / (bins - 1)
+    wanted = [(-1 + (min(max(last - id_, 0), bins - 2) + 0.5) * width) for id_, _ in decode.pairs]
+    off = [abs(value - right) / width for (_, value), right in zip(decode.pairs, wanted, strict=True)]
+    place, trail = facts.decode.place, facts.decode.trail
+    if max(off) > limits["harmless_bins"]:
+        rising = decode.pairs[-1][1] > decode.pairs[0][1]
+        yield Problem(
+            message=(
+                "A higher id is decoded to a higher value; this family's ids fall as values rise, so every dimension "
+                "is mirrored."
+                if rising
+                else f"Ids are decoded up to {max(off):.0f} bins away from the values of training."
+            ),
+            remedy=f"`k = np.clip({last} - ids, 0, {bins - 2})`, then the centres of the bins, "
+            f"`-1 + (k + 0.5) * 2 / {bins - 1}`.",
+            severity=Severity.STOP if max(off) > limits["stop_bins"] else Severity.FIX,
+            evidence={"expected": [round(one, 4) for one in wanted], "seen": [value for _, value in decode.pairs]},
+            place=place,
+            trail=trail,
+        )
+    else:
+        yield Clear("ids are decoded as in training")
+    mask = facts.profile.get("unnorm.mask") or ()
+    if decode.masked is False and list(mask[6:7]) == [False]:
+        yield Problem(
+            message="The gripper is un-normalised with the rest; its statistics are masked, and its value is used as "
+            "decoded.",
+            remedy="`np.where(mask, 0.5 * (n + 1) * (q99 - q01) + q01, n)` with the statistics' own mask.",
+            severity=Severity.FIX,
+            evidence={"expected": list(mask), "seen": "no mask"},
+            place=decode.unnormalised or place,
+            trail=trail,
+        )
+
+
 CHECK = Check(
     code="VD405",
     name="token-decode",
     stage=Stage.DECODE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.DECODE,),
     # Not measured: one bin is the model's own resolution, eight are 6 % of the half range.
     thresholds={"harmless_bins": 1.0, "stop_bins": 8.0},

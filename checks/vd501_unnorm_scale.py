@@ -70,9 +70,13 @@ from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, 
 from vladoctor.facts import statistics as st
 from vladoctor.facts.links import executed_by_query
 from vladoctor.facts.tokens import DECODES, token_layout
+from vladoctor.lint.facts import Seen, UnnormKey
+from vladoctor.lint.families import BASE_CHECKPOINTS, BASE_KEYS
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 PASS_ON = "Pass `predict_action`'s result on as it is: its first six values already are in the environment's units."
@@ -375,11 +379,92 @@ def _unnormalise_again(loop: Loop) -> None:
     loop.stages.command = again
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the key of the statistics with those of the suite, and with those that the checkpoint has."""
+    if not facts.unnorm_key.known:
+        yield unseen(facts.unnorm_key, "the key of the statistics")
+        return
+    found = False
+    for wrong, message in _wrong_keys(facts):
+        found = True
+        yield Problem(
+            message=message,
+            remedy="Name the statistics of the data that the checkpoint was trained on in this environment, and let an "
+            "absent key be an error: `assert key in model.norm_stats`.",
+            severity=Severity.STOP,
+            evidence={"seen": wrong.value.key or wrong.value.how},
+            place=wrong.place,
+            trail=wrong.trail,
+        )
+        break
+    method, seen = facts.profile.get("unnorm.method"), facts.decode.value.method if facts.decode.value else ""
+    if method and seen and seen not in (method, "other"):
+        found = True
+        yield Problem(
+            message=f"The action is un-normalised by {seen}; this family's statistics are used by {method}.",
+            remedy="`0.5 * (n + 1) * (q99 - q01) + q01`." if method == "q01_q99" else f"Use {method}.",
+            severity=Severity.STOP,
+            evidence={"expected": method, "seen": seen},
+            place=facts.decode.place,
+            trail=facts.decode.trail,
+        )
+    if not found:
+        yield Clear(f"un-normalised with {facts.unnorm_key.value.key if facts.unnorm_key.value else '?'}")
+
+
+def _wrong_keys(facts: SourceFacts) -> Iterator[tuple[Seen[UnnormKey], str]]:
+    fact, table = facts.unnorm_key, facts.profile.get("unnorm.keys")
+    base = facts.checkpoint.known and facts.checkpoint.value in BASE_CHECKPOINTS
+    borrowed = fact.wrong(lambda key: key.borrowed)
+    some = next((one for one in fact.seen if one.value.borrowed), None)
+    if borrowed or some:
+        chosen = borrowed or some
+        assert chosen is not None
+        yield (
+            chosen,
+            (
+                f"Where the wanted statistics are absent, others are borrowed ({chosen.value.how}): the error is "
+                "silenced, and every action has another scale."
+            ),
+        )
+        return
+    if base and facts.environment == "libero":
+        absent = fact.wrong(lambda key: key.key is not None and key.key not in BASE_KEYS)
+        if absent:
+            yield absent, f"The base checkpoint has no statistics of {absent.value.key!r}: `predict_action` raises."
+            return
+    if facts.environment == "libero":
+        foreign = fact.wrong(lambda key: key.key in BASE_KEYS)
+        if foreign:
+            yield (
+                foreign,
+                (
+                    f"Actions are un-normalised with the statistics of {foreign.value.key!r}, another robot's; in "
+                    "LIBERO the arm hardly moves."
+                ),
+            )
+            return
+    if isinstance(table, Mapping):
+        places = [facts.robot] if facts.robot else list(facts.suites) if len(facts.suites) == 1 else []
+        allowed = [name for place in places for name in table.get(place, ())]
+        others = [name for names in table.values() for name in names if name not in allowed]
+        another = fact.wrong(lambda key: key.key in others) if allowed else None
+        if another:
+            yield (
+                another,
+                (
+                    f"Actions are un-normalised with the statistics of {another.value.key!r}; {places[0]} calls for "
+                    f"{' or '.join(allowed)}."
+                ),
+            )
+
+
 CHECK = Check(
     code="VD501",
     name="unnorm-scale",
     stage=Stage.UNNORMALISE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.DECODE, Stage.EXECUTE),
     thresholds={"stop_ratio": 3.0, "harmless_bins": 1.0},
     explained_by=("VD403", "VD704"),

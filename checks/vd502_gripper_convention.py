@@ -63,16 +63,18 @@ objects leave it 15. A policy that says the wrong thing is not seen: what is com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import gripper as gr
+from vladoctor.lint.judging import open_command, unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 AS_IS = "as is"
@@ -438,11 +440,74 @@ def _after_reset(change: Callable[[Loop], None]) -> Callable[[Loop], None]:
     return apply
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Follow sample values of the gripper to env.step and compare what they ask for with what the model means."""
+    action, model_open = facts.action, facts.profile.get("gripper.model_open")
+    if model_open is None or not action.seen or (not action.complete and not action.seen[0].value.accumulated):
+        yield (
+            unseen(action, "the gripper's way")
+            if model_open is not None
+            else Abstention(f"profile {facts.profile.name} does not say what the gripper's values mean")
+        )
+        return
+    first = action.seen[0]
+    if first.value.accumulated and model_open == 1:
+        yield Problem(
+            message="The gripper's value is added up from step to step; it is absolute (0 closed, 1 open), so the sum "
+            "only ever opens.",
+            remedy="Command it as it is: `position = value * full_opening`.",
+            severity=Severity.STOP,
+            place=first.place,
+            trail=first.trail,
+        )
+        return
+    opens = open_command(facts)
+    if opens is None or any(one.value.gripper is None for one in action.seen):
+        yield Abstention("the gripper's way, or the environment's convention, is not known")
+        return
+    wrong = action.wrong(lambda one: _mistaken(one.gripper or (), model_open, opens))
+    if wrong is None:
+        yield Clear("the gripper does what the policy says")
+        return
+    pairs = wrong.value.gripper or ()
+    executed = {round(value, 3) for _, value in pairs}
+    as_is = all(abs(a - b) < 1e-6 for a, b in pairs)
+    rule = facts.profile.get("gripper.rule") or "2g-1"
+    yield Problem(
+        message=(
+            "The policy's gripper value goes to the environment as it is"
+            if as_is
+            else f"The gripper's value arrives as {min(executed):g} to {max(executed):g}, and what the policy means by "
+            "open does not open"
+        )
+        + f"; the policy says {model_open:g} for open, the environment opens at {opens:g}.",
+        remedy=_remedy(str(rule)),
+        severity=Severity.STOP,
+        evidence={"expected": str(rule), "seen": [list(pair) for pair in pairs]},
+        place=wrong.place,
+        trail=wrong.trail,
+    )
+
+
+def _mistaken(pairs: Sequence[tuple[float, float]], model_open: float, opens: float) -> bool:
+    """Whether some value that means open or closed asks for something else."""
+    low = 0.0 if model_open == 1 else -1.0
+    middle = (low + 1) / 2
+    for value, command in pairs:
+        if abs(value - middle) < 0.05 or not low - 0.01 <= value <= 1.01:
+            continue
+        means_open = (value > middle) == (model_open == 1)
+        if command * (opens if means_open else -opens) <= 0:
+            return True
+    return False
+
+
 CHECK = Check(
     code="VD502",
     name="gripper-convention",
     stage=Stage.POSTPROCESS,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.EXECUTE,),
     thresholds={
         "steps": 3,

@@ -66,9 +66,11 @@ import numpy as np
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import actions as ac
 from vladoctor.facts.gripper import gripper_place
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 NOT_NORMALISED = ("predict_action", "openpi.infer", "openpi.policy")
@@ -525,11 +527,45 @@ def _controller_takes_places(loop: Loop) -> None:
     inner.reset = reset
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the arm's dimensions that env.step receives with those that the policy answered."""
+    action = facts.action
+    if not action.known or any(one.value.arm is None for one in action.seen):
+        yield unseen(action, "the action's way") if not action.known else Abstention("the arm's way is not known")
+        return
+    if facts.environment != "libero" or facts.profile.get("action.frame") != "delta":
+        yield Abstention("in which units the environment takes actions is not known")
+        return
+    wrong = action.wrong(lambda one: any(arm != (dim, 1.0, 0.0) for dim, arm in enumerate(one.arm or ())))
+    if wrong is None:
+        yield Clear("the arm's dimensions are executed as answered")
+        return
+    names = facts.profile.get("action.dimensions") or [str(dim) for dim in range(7)]
+    said = []
+    for dim, (source, factor, offset) in enumerate(wrong.value.arm or ()):
+        if (source, factor, offset) != (dim, 1.0, 0.0):
+            what = names[source] if source != dim else ""
+            said.append(
+                f"{names[dim]} is {what or 'its value'}"
+                + (f" times {factor:g}" if factor != 1 else "")
+                + (f" plus {offset:g}" if offset else "")
+            )
+    yield Problem(
+        message=f"What is executed is not what the policy answered: {'; '.join(said)}.",
+        remedy="Execute the un-normalised action as it is: its units are the environment's.",
+        severity=Severity.STOP,
+        evidence={"seen": [list(arm) for arm in wrong.value.arm or ()]},
+        place=wrong.place,
+        trail=wrong.trail,
+    )
+
+
 CHECK = Check(
     code="VD503",
     name="action-contract",
     stage=Stage.POSTPROCESS,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.EXECUTE,),
     thresholds={
         "queries": 3,

@@ -64,9 +64,11 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Problem, Severity, Stage, Verdict
 from vladoctor.facts import proprio as pr
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
 
 WHOLE = ("openpi.infer",)
 """Boundaries at which everything that the policy is given passes: what is not seen there was not given."""
@@ -248,11 +250,36 @@ def _problem(
     )
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the elements of the state that the policy is given, told by their values, with the profile's."""
+    layout = facts.profile.get("proprio.layout")
+    if not layout or not facts.proprio.known:
+        yield (
+            unseen(facts.proprio, "the state") if layout else Abstention(f"profile {facts.profile.name} names no state")
+        )
+        return
+    wrong = facts.proprio.wrong(lambda names: list(names) != list(layout))
+    if wrong is None:
+        yield Clear(f"the state is {' '.join(layout)}")
+        return
+    yield Problem(
+        message=f"The policy is given the state {' '.join(wrong.value)}; it was trained on {' '.join(layout)}.",
+        remedy="Put it together as in training, the rotation as an axis times its angle:\n```python\nstate = "
+        'np.concatenate((obs["robot0_eef_pos"], quat2axisangle(obs["robot0_eef_quat"]), '
+        'obs["robot0_gripper_qpos"]))\n```',
+        severity=Severity.STOP if len(wrong.value) == len(layout) else Severity.FIX,
+        evidence={"expected": list(layout), "seen": list(wrong.value)},
+        place=wrong.place,
+        trail=wrong.trail,
+    )
+
+
 CHECK = Check(
     code="VD504",
     name="proprio-contract",
     stage=Stage.OBSERVE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.OBSERVE,),
     thresholds={"queries": 3},
 )

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 
@@ -296,11 +297,50 @@ def _repeat(loop: Loop) -> None:
     loop.stages.query = sometimes
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for answers that survive their episode, and for rows executed beyond what a query answers."""
+    if facts.policy_reset.known and facts.policy_reset.value is False:
+        yield Problem(
+            message="Nothing empties the policy's queue between episodes: an episode begins with actions that were "
+            "predicted in the one before.",
+            remedy="Call `policy.reset()`, or clear the plan, whenever the environment is reset.",
+            severity=Severity.FIX,
+            place=facts.policy_reset.place,
+        )
+        return
+    chunk, execute = facts.chunk.value, facts.profile.get("action.execute")
+    if chunk is None or chunk.executed is None:
+        yield (
+            Abstention("no chunk of actions was followed")
+            if not facts.policy_reset.known
+            else Clear("the policy's queue is emptied between episodes")
+        )
+        return
+    rows = chunk.predicted or facts.profile.get("action.chunk")
+    if rows is not None and chunk.executed > rows:
+        yield Problem(
+            message=f"{chunk.executed} steps are executed of an answer of {rows} rows.",
+            remedy=f"Ask again after at most {rows} steps.",
+            severity=Severity.FIX,
+            place=facts.chunk.place,
+        )
+    elif execute is not None and chunk.executed < execute and chunk.executed == 1:
+        yield Problem(
+            message=f"Of each answer one row is executed; the published evaluation executes {execute}.",
+            remedy=f"Execute {execute} rows before the policy is asked again where results are compared.",
+            severity=Severity.LOOK,
+            place=facts.chunk.place,
+        )
+    else:
+        yield Clear(f"{chunk.executed} rows of each answer are executed")
+
+
 CHECK = Check(
     code="VD505",
     name="action-chunk",
     stage=Stage.EXECUTE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.EXECUTE,),
     # Not measurements: twice as many steps as published is no rounding, and a few odd rows or answers decide nothing.
     thresholds={"often": 2.0, "explained": 0.8, "steps": 3, "share": 0.2, "answers": 10, "repeated": 0.8},

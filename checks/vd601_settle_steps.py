@@ -52,9 +52,11 @@ import numpy as np
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.gripper import gripper_place
 from vladoctor.facts.protocol import beginning
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
     from vladoctor.records import Step
 
@@ -161,11 +163,50 @@ def _gripper_closed(loop: Loop) -> None:
     loop.settle_action = [0.0] * 6 + [1.0]
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the steps between reset and the first query with the profile's; LIBERO's objects have to fall first."""
+    expected = facts.profile.get("loop.settle_steps")
+    unstated = expected is None and not facts.profile.states("loop.settle_steps")
+    if expected is None and facts.environment == "libero" and unstated:
+        expected = (
+            5  # LIBERO's own evaluation: Lifelong-Robot-Learning/LIBERO@8f1084e libero/lifelong/metric.py:119-122
+        )
+    if not expected or facts.settle.value is None:
+        yield (
+            unseen(facts.settle, "settle steps")
+            if expected
+            else Abstention("nothing has to settle, as far as is known")
+        )
+        return
+    seen = facts.settle.value.steps
+    if seen == 0:
+        yield Problem(
+            message=f"The policy is asked right after the reset, while objects still fall; {expected} steps of rest "
+            "come first in the published evaluation.",
+            remedy=f"After the reset:\n```python\nfor _ in range({expected}):\n    obs, _, _, _ = "
+            "env.step([0, 0, 0, 0, 0, 0, -1])\n```",
+            severity=Severity.FIX,
+            evidence={"expected": expected, "seen": 0},
+            place=facts.settle.place,
+        )
+    elif seen < expected and not unstated and seen < 5:
+        yield Problem(
+            message=f"{seen} steps of rest come before the first query; the published evaluation has {expected}.",
+            remedy=f"Wait {expected} steps.",
+            severity=Severity.LOOK,
+            evidence={"expected": expected, "seen": seen},
+            place=facts.settle.place,
+        )
+    else:
+        yield Clear(f"{seen} steps of rest before the first query")
+
+
 CHECK = Check(
     code="VD601",
     name="settle-steps",
     stage=Stage.OBSERVE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.EXECUTE,),
     # `share` as measured on the page: of ten published steps the objects need eight. `arm` is no measurement: a
     # hundredth of the controller's range is no motion.

@@ -52,9 +52,11 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.protocol import SAME_STATE, Beginning, beginning, own_loop, suite_of, task_key
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 ORDER = (
@@ -210,12 +212,38 @@ def settle(loop: Loop, obs: dict[str, Any]) -> dict[str, Any]:
     return libero.settle(loop.env, obs, loop.settle_steps, loop.settle_action)
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look whether the suite's initial states are set, each once, and not wiped by a reset."""
+    expected = facts.profile.get("loop.init_states")
+    if expected is False or (expected is None and facts.environment != "libero") or not facts.init_state.known:
+        yield unseen(facts.init_state, "initial states") if expected is not False else Abstention("none are expected")
+        return
+    messages = {
+        "missing": "No initial state is set: objects lie where the reset puts them by chance, not as in the benchmark.",
+        "wiped": "The initial state is set and then a reset wipes it: objects lie where the reset puts them by chance.",
+        "first": "Every episode begins in the same initial state: the episodes are no sample of the benchmark's.",
+    }
+    if facts.init_state.wrong(lambda value: value in messages) is None:
+        yield Clear("the suite's initial states are set")
+        return
+    for one in facts.init_state.seen:
+        yield Problem(
+            message=messages[one.value],
+            remedy="```python\nenv.reset()\nobs = env.set_init_state(initial_states[episode])\n```",
+            severity=Severity.FIX,
+            evidence={"seen": one.value},
+            place=one.place,
+            trail=one.trail,
+        )
+
+
 CHECK = Check(
     code="VD602",
     name="initial-state",
     stage=Stage.OBSERVE,
     judge=judge,
     judge_run=judge_run,
+    judge_source=judge_source,
     needs=(Stage.EXECUTE,),
     thresholds={"episodes": 4, "share": 0.5},
     faults=(

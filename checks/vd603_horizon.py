@@ -50,9 +50,11 @@ from typing import TYPE_CHECKING, Any
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.disturb import never_done
 from vladoctor.facts.protocol import TERMINATED, beginning, calls, own_loop, successes, suite_of, swallowed
+from vladoctor.lint.judging import LONGEST_DEMONSTRATION, unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
     from vladoctor.records import Episode
 
@@ -185,12 +187,49 @@ def _doubled(loop: Loop) -> None:
     loop.horizon = loop.horizon * 2
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the loop's limit for each suite that it can run with the published one."""
+    table = facts.profile.get("loop.horizon")
+    known = table is not None or facts.profile.states("loop.horizon") or facts.environment != "libero"
+    expected = table if known else LONGEST_DEMONSTRATION
+    if not isinstance(expected, Mapping) or not facts.horizon.known or not facts.suites:
+        yield unseen(facts.horizon, "the limit of an episode") if expected else Abstention("no limit is published")
+        return
+    seen = facts.horizon.value or {}
+    pairs = [(suite, seen.get(suite, seen.get("")), expected.get(suite)) for suite in facts.suites]
+    short = [(s, have, want) for s, have, want in pairs if have is not None and want and have < want * limits["short"]]
+    long = [(s, have, want) for s, have, want in pairs if have and want and have > want * limits["long"]]
+    if short:
+        listed = ", ".join(f"{suite} after {have} (published: {want})" for suite, have, want in short)
+        yield Problem(
+            message=f"Episodes are cut off: {listed}. Slower successes are lost.",
+            remedy="Let each suite run for its own number of steps, settle steps not counted.",
+            severity=Severity.FIX,
+            evidence={"expected": {s: want for s, _, want in short}, "seen": {s: have for s, have, _ in short}},
+            place=facts.horizon.place,
+            trail=facts.horizon.trail,
+        )
+    elif long and known:
+        listed = ", ".join(f"{suite} after {have} (published: {want})" for suite, have, want in long)
+        yield Problem(
+            message=f"Episodes go on longer than published: {listed}.",
+            remedy="End them at the published number of steps where the rate is compared with published ones.",
+            severity=Severity.LOOK,
+            evidence={"expected": {s: want for s, _, want in long}, "seen": {s: have for s, have, _ in long}},
+            place=facts.horizon.place,
+            trail=facts.horizon.trail,
+        )
+    else:
+        yield Clear("episodes end where they end in the published evaluation")
+
+
 CHECK = Check(
     code="VD603",
     name="horizon",
     stage=Stage.SCORE,
     judge=judge,
     judge_run=judge_run,
+    judge_source=judge_source,
     needs=(Stage.EXECUTE,),
     thresholds={"short": 0.95, "long": 1.1, "failed": 2, "try": 0.5},
     explained_by=("VD505", "VD604"),

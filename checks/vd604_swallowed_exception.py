@@ -55,6 +55,7 @@ from vladoctor.facts.protocol import TERMINATED, beginning, own_loop, policy_ste
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
     from vladoctor.records import Episode, Outcome
 
@@ -265,12 +266,49 @@ def _zeros_on_exception(loop: Loop) -> None:
     loop.stages.query = careful
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look at what the loop does with an exception of the policy or the environment."""
+    said = False
+    for handler in facts.handlers:
+        if handler.effect == "zeros":
+            said = True
+            yield Problem(
+                message="When the policy raises, an action of zeros is executed in the place of its answer: a broken "
+                "policy looks like one that hesitates.",
+                remedy="Let it raise, or count the episode apart.",
+                severity=Severity.FIX,
+                evidence={"caught": handler.caught},
+                place=handler.place,
+            )
+        elif handler.effect == "ignored" and handler.around == "query":
+            said = True
+            yield Problem(
+                message="When the policy raises, the loop goes on with what it had before, an old action most likely.",
+                remedy="Let it raise, or count the episode apart.",
+                severity=Severity.FIX,
+                evidence={"caught": handler.caught},
+                place=handler.place,
+            )
+        elif handler.effect == "counted":
+            said = True
+            yield Problem(
+                message="An exception within the episode counts as a failure of the policy.",
+                remedy="Count episodes that raised apart, and report how many there were.",
+                severity=Severity.LOOK,
+                evidence={"caught": handler.caught},
+                place=handler.place,
+            )
+    if not said:
+        yield Abstention("no exception of the policy or the environment is swallowed, as far as was seen")
+
+
 CHECK = Check(
     code="VD604",
     name="swallowed-exception",
     stage=Stage.FORWARD,
     judge=judge,
     judge_run=judge_run,
+    judge_source=judge_source,
     needs=(Stage.EXECUTE,),
     faults=(
         Fault(

@@ -53,9 +53,11 @@ import numpy as np
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.disturb import never_done
 from vladoctor.facts.protocol import beginning, calls, own_loop, policy_steps, successes, suite_of
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
     from vladoctor.records import Episode, Outcome
 
@@ -223,11 +225,30 @@ def _after_done(loop: Loop) -> None:
     loop.run_episode = run_episode  # type: ignore[method-assign]
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for a count of successes that does not depend on what the environment said."""
+    if not facts.success.known:
+        yield unseen(facts.success, "how success is counted")
+        return
+    always = facts.success.value == "always"
+    yield Problem(
+        message="Every episode counts as a success, those that end at their limit as well."
+        if always
+        else "No episode can count as a success: what is asked is never set by this environment.",
+        remedy="In LIBERO `done` means success: count it, and nothing else.",
+        severity=Severity.STOP,
+        evidence={"seen": facts.success.value},
+        place=facts.success.place,
+        trail=facts.success.trail,
+    )
+
+
 CHECK = Check(
     code="VD605",
     name="success-accounting",
     stage=Stage.SCORE,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.SCORE,),
     # Not a measurement: an arm that is commanded less than a thousandth of its range for half a second does nothing.
     thresholds={"steps": 10, "nothing": 1e-3},

@@ -52,6 +52,7 @@ from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, 
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
 
 SOFTWARE = ("llvmpipe", "softpipe", "swrast", "swr ", "software", "osmesa")
 """Parts of the names of renderers that draw on the CPU."""
@@ -130,11 +131,26 @@ def _set_variable(name: str, value: str) -> Callable[[], Callable[[], None]]:
     return before
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for a backend that is asked for after the simulator has read the variable."""
+    late = [one for one in facts.workarounds if one.kind == "late-gl"]
+    for one in late:
+        yield Problem(
+            message=f"{one.detail}: the backend was chosen on import, and this changes nothing.",
+            remedy="Set it before the first import of the simulator, or in the shell.",
+            severity=Severity.FIX,
+            place=one.place,
+        )
+    if not late:
+        yield Abstention("the source asks for no backend too late")
+
+
 CHECK = Check(
     code="VD607",
     name="gl-backend",
     stage=Stage.RENDER,
     judge=judge,
+    judge_source=judge_source,
     needs=(Stage.RENDER,),
     faults=(
         Fault(

@@ -52,6 +52,7 @@ from vladoctor.facts.system import FLOATS, Standing
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 HALVES = ("bfloat16", "float16")
@@ -153,11 +154,32 @@ def _half_weights(loop: Loop) -> None:
     loop.policy.dtype = "float16"
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Compare the dtype in which the model is loaded with the family's."""
+    expected = facts.profile.get("weights.dtype")
+    models = [one for one in facts.loads if one.what == "model" and one.dtype and one.checkpoint is not None]
+    if expected is None or not models:
+        yield Abstention("the dtype of the weights, or what it should be, is not known")
+        return
+    for one in models:
+        if one.dtype != expected and one.dtype == "float16":
+            yield Problem(
+                message=f"The model is loaded in {one.dtype}; its family is evaluated in {expected}.",
+                remedy=f"`torch_dtype=torch.{expected}`.",
+                severity=Severity.LOOK,
+                evidence={"expected": expected, "seen": one.dtype},
+                place=one.place,
+            )
+            return
+    yield Clear(f"loaded in {models[0].dtype}")
+
+
 CHECK = Check(
     code="VD701",
     name="dtype",
     stage=Stage.FORWARD,
     judge=judge,
+    judge_source=judge_source,
     # Share of the weights from which their dtype counts as the model's. Not a measurement: heads and norms that are
     # kept in
     # float32 on purpose are a few per cent.

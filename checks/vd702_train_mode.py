@@ -51,6 +51,7 @@ from vladoctor.facts import system
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 EVAL = (
@@ -128,11 +129,27 @@ def _train_flag(loop: Loop) -> None:
     loop.policy.model.train()
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for a policy that is put to train mode and left there."""
+    if not facts.training.known:
+        yield Abstention("the source does not put the policy to train mode")
+    elif facts.training.value:
+        yield Problem(
+            message="The policy is put to train mode and evaluated in it: dropout draws at random.",
+            remedy="`model.eval()` before the first query.",
+            severity=Severity.FIX,
+            place=facts.training.place,
+        )
+    else:
+        yield Clear("the policy is put to evaluation mode")
+
+
 CHECK = Check(
     code="VD702",
     name="train-mode",
     stage=Stage.FORWARD,
     judge=judge,
+    judge_source=judge_source,
     # Share of modules in train mode, of a model that is in eval mode itself, from which that is said although nothing
     # acts in
     # them. Not a measurement.

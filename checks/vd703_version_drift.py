@@ -69,6 +69,7 @@ from vladoctor.facts import system
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 LLAMA = "transformers.models.llama.modeling_llama"
@@ -230,11 +231,45 @@ def _of_the_fork(loop: Loop) -> None:
                 module.is_causal = False
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for code that is patched at run time, and for code of a hub that nothing pins."""
+    said = False
+    for one in facts.workarounds:
+        if one.kind == "patched-attention":
+            said = True
+            yield Problem(
+                message=f"`{one.detail}` makes transformers believe that the model supports SDPA: what was refused "
+                "loudly runs with a mask that nobody checked.",
+                remedy='Load with `attn_implementation="eager"`, or the versions that the family asks for.',
+                severity=Severity.FIX,
+                place=one.place,
+            )
+    for load in facts.loads:
+        if load.values.get("trust_remote_code") is True and "revision" not in load.given and _hub(load.checkpoint):
+            said = True
+            yield Problem(
+                message=f"Code of {load.checkpoint} is run as it is on the hub today (trust_remote_code without "
+                "revision).",
+                remedy="Pin it: `revision=...` with the commit that you evaluated.",
+                severity=Severity.LOOK,
+                evidence={"checkpoint": load.checkpoint},
+                place=load.place,
+            )
+            break
+    if not said:
+        yield Abstention("the source patches no library and pins what it loads, as far as was seen")
+
+
+def _hub(checkpoint: str | None) -> bool:
+    return bool(checkpoint) and str(checkpoint).count("/") == 1 and not str(checkpoint).startswith((".", "/", "~"))
+
+
 CHECK = Check(
     code="VD703",
     name="version-drift",
     stage=Stage.FORWARD,
     judge=judge,
+    judge_source=judge_source,
     faults=(
         Fault(
             "transformers-fork",

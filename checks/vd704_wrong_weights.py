@@ -63,9 +63,11 @@ from typing import TYPE_CHECKING, Any
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import system
 from vladoctor.facts.statistics import published_statistics
+from vladoctor.lint.families import BASE_CHECKPOINTS
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 SHOWN = 10
@@ -294,11 +296,51 @@ def _unmerged(weights: Weights) -> Weights:
     return found
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look for the base checkpoint where a fine-tuned one is needed, and for loading that forgives what is missing."""
+    said = False
+    if facts.environment == "libero" and facts.checkpoint.wrong(lambda name: name in BASE_CHECKPOINTS):
+        said = True
+        yield Problem(
+            message=f"{facts.checkpoint.value} is the base checkpoint: it was not trained on LIBERO, and hardly ever "
+            "succeeds there.",
+            remedy="Evaluate a checkpoint fine-tuned on the suite: `openvla/openvla-7b-finetuned-libero-spatial`, for "
+            "one.",
+            severity=Severity.STOP,
+            evidence={"seen": facts.checkpoint.value},
+            place=facts.checkpoint.place,
+        )
+    for one in facts.workarounds:
+        if one.kind == "strict-false":
+            said = True
+            yield Problem(
+                message=f"`{one.detail}` with strict=False: weights that are missing keep their random values, and "
+                "nothing says so.",
+                remedy="Load strictly, or look at the missing and unexpected keys that are returned.",
+                severity=Severity.FIX,
+                place=one.place,
+            )
+        elif one.kind == "permissive-torch-load":
+            said = True
+            yield Problem(
+                message="torch.load is made permissive for the whole process: any file that is loaded later may run "
+                "code.",
+                remedy="Give `weights_only=False` to the one call that needs it, or use "
+                "`torch.serialization.add_safe_globals`.",
+                severity=Severity.FIX,
+                evidence={"seen": one.detail},
+                place=one.place,
+            )
+    if not said:
+        yield Abstention("the source shows nothing wrong with the weights")
+
+
 CHECK = Check(
     code="VD704",
     name="wrong-weights",
     stage=Stage.FORWARD,
     judge=judge,
+    judge_source=judge_source,
     faults=(
         Fault(
             "missing-tensors",

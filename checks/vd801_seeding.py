@@ -58,9 +58,11 @@ import numpy as np
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import trials
 from vladoctor.facts.trials import Start
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.loop import Loop
 
 MOST = 60
@@ -203,11 +205,31 @@ def _grid(loop: Loop, reset: bool = True, seeds: tuple[int, ...] = (7, 8)) -> No
     loop.begin = begin  # type: ignore[method-assign]
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look whether the environment is seeded where the published evaluation seeds it."""
+    expected = facts.profile.get("loop.environment_seed")
+    if expected is None or not facts.environment_seed.known:
+        yield unseen(facts.environment_seed, "the environment's seed")
+        return
+    if facts.environment_seed.wrong(lambda value: value is None) is None or facts.environment_seed.value is not None:
+        yield Clear("the environment is seeded")
+        return
+    yield Problem(
+        message=f"The environment is not seeded; the published evaluation calls env.seed({expected}), which moves "
+        "objects even where initial states are set.",
+        remedy=f"`env.seed({expected})` after making it.",
+        severity=Severity.LOOK,
+        evidence={"expected": expected},
+        place=facts.environment_seed.place,
+    )
+
+
 CHECK = Check(
     code="VD801",
     name="seeding",
     stage=Stage.SCORE,
     judge_run=judge_run,
+    judge_source=judge_source,
     # Episodes of a task from which a missing seed is told: fewer are a try. Not a measurement.
     thresholds={"episodes": 10},
     explained_by=("VD404", "VD602", "VD604"),

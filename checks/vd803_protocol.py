@@ -51,9 +51,11 @@ from typing import TYPE_CHECKING
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.protocol import successes, suite_of
 from vladoctor.facts.trials import SUITE_TASKS
+from vladoctor.lint.judging import unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
+    from vladoctor.lint.facts import SourceFacts
     from vladoctor.runspec import RunSpec
 
 
@@ -147,11 +149,29 @@ def _one_of_each(spec: RunSpec) -> RunSpec:
     return replace(spec, env=replace(env, tasks="all", episodes=1, horizon=min(env.horizon or 20, 20)))
 
 
+def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
+    """Look whether the environment is made from the whole path of the task's file."""
+    if not facts.bddl.known:
+        yield unseen(facts.bddl, "the task's file")
+    elif facts.bddl.value == "bare":
+        yield Problem(
+            message="`task.bddl_file` is a bare file name: LIBERO looks for it in the working folder, and raises.",
+            remedy='`os.path.join(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)`.',
+            severity=Severity.STOP,
+            evidence={"seen": "task.bddl_file"},
+            place=facts.bddl.place,
+            trail=facts.bddl.trail,
+        )
+    else:
+        yield Clear("the task's file is named with its folder")
+
+
 CHECK = Check(
     code="VD803",
     name="protocol",
     stage=Stage.SCORE,
     judge_run=judge_run,
+    judge_source=judge_source,
     explained_by=("VD603", "VD604"),
     faults=(
         Fault(

@@ -180,12 +180,14 @@ class Decode:
         masked: the gripper is left out of un-normalising.
         appended: ids that the loop appends to the prompt's.
         method: "q01_q99", "mean_std", "min_max", "other", or "" where it does not un-normalise.
+        unnormalised: where statistics come in.
     """
 
     pairs: tuple[tuple[int, float], ...] = ()
     masked: bool | None = None
     appended: tuple[int, ...] | None = None
     method: str = ""
+    unnormalised: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,11 @@ class SourceFacts:
         trials: episodes of a task.
         success: "always" where every episode counts, "never" where none can, "" otherwise.
         crop_option: the option that leaves the centre crop out, and where its default stands.
+        by_policy: the policy makes its prompt of what it is given. by_processor: pictures go through a processor of
+            transformers.
+        robot: of SimplerEnv, "widowx" or "google_robot"; empty where not known.
+        ids_at, rendered_at: where the prompt's ids are taken, and where the environment is made.
+        training: whether the policy is in train mode.
         loads, handlers, workarounds: in the order of the source.
     """
 
@@ -325,6 +332,12 @@ class SourceFacts:
     proprio: Fact[tuple[str, ...]] = field(default_factory=Fact)
     success: Fact[str] = field(default_factory=Fact)
     crop_option: Fact[str] = field(default_factory=Fact)
+    by_policy: bool = False
+    by_processor: bool = False
+    robot: str = ""
+    ids_at: Fact[bool] = field(default_factory=Fact)
+    rendered_at: Fact[bool] = field(default_factory=Fact)
+    training: Fact[bool] = field(default_factory=Fact)
     loads: tuple[Load, ...] = ()
     handlers: tuple[Handler, ...] = ()
     workarounds: tuple[Workaround, ...] = ()

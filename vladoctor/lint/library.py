@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vladoctor.lint import arrays, robots, vision
+from vladoctor.lint.families import BASE_KEYS
 from vladoctor.lint.values import (
     NONE,
     UNKNOWN,
@@ -493,7 +494,7 @@ def contains(interp: Interpreter, container: Value, item: Value) -> bool | None:
     if isinstance(container, Text) and isinstance(item, Const) and isinstance(item.value, str):
         return True if any(isinstance(part, str) and item.value in part for part in container.parts) else None
     if isinstance(container, Thing) and container.kind == "norm_stats" and isinstance(item, Const):
-        return item.value in robots.BASE_KEYS if robots.is_base(container) else None
+        return item.value in BASE_KEYS if robots.is_base(container) else None
     return None
 
 

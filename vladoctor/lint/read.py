@@ -27,7 +27,7 @@ from vladoctor.lint.facts import (
     UnnormKey,
     known,
 )
-from vladoctor.lint.families import OPENVLA_LIKE
+from vladoctor.lint.families import BASE_KEYS
 from vladoctor.lint.interpret import Event, Interpreter, Loop
 from vladoctor.lint.sources import SourceFile
 from vladoctor.lint.values import (
@@ -174,6 +174,13 @@ class _Reader:
             proprio=self._proprio(),
             success=self._success() if whole else Fact(),
             crop_option=self._crop_option(),
+            by_policy=not any(query.data["asked"].ids for query in self.queries)
+            and not self.query.data.get("official"),
+            by_processor=any(self._processed(query) for query in self.queries),
+            robot=self._robot(),
+            ids_at=known(True, self._ids_place()) if self.query.data["asked"].ids else Fact(),
+            rendered_at=self._rendered_at(),
+            training=self._training(),
             loads=self._loads(),
             handlers=self._handlers(),
             workarounds=workarounds.found(self.interp.files.values()),
@@ -250,6 +257,40 @@ class _Reader:
         elif family:
             known_as["class"] = family
         return find_profile(known_as, suite)
+
+    @staticmethod
+    def _processed(query: Event) -> bool:
+        pixels = query.data["kwargs"].get("pixel_values")
+        return isinstance(pixels, Thing) and bool(pixels.info.get("processed"))
+
+    def _robot(self) -> str:
+        for event in self.events:
+            if event.kind == "env":
+                name = plain(event.data.get("task") or Const(None))
+                text = f"{name or ''} {event.source.text if self.environment == 'simplerenv' else ''}"
+                for robot in ("widowx", "google_robot"):
+                    if isinstance(name, str) and robot in name:
+                        return robot
+                if isinstance(name, str) and re.search(
+                    r"(Carrot|Spoon|Cube|Eggplant).*(Plate|TableCloth|Basket|Cube).*Scene", name
+                ):
+                    return "widowx"
+                del text
+        return ""
+
+    def _rendered_at(self) -> Fact[bool]:
+        envs = [event for event in self.events if event.kind == "env"]
+        return known(True, envs[0].place) if envs else Fact()
+
+    def _training(self) -> Fact[bool]:
+        changes = [event for event in self.events if event.kind in ("train", "eval") and self._before_query(event)]
+        if not changes:
+            return Fact()
+        last = changes[-1]
+        return known(last.kind == "train" and last.data.get("on") is not False, last.place)
+
+    def _before_query(self, event: Event) -> bool:
+        return self.order[id(event)] < self.order[id(self.queries[-1])]
 
     # -- what the policy is given ----------------------------------------------------------------------------------
 
@@ -921,7 +962,7 @@ def _decoded(number: Num) -> Decode:
         if pairs and mixed:
             wanted = np.array([value for _, value in pairs])
             masked = bool(np.allclose([one[6] for one in out], wanted, atol=1e-3))
-    return Decode(tuple(pairs), masked, None, method)
+    return Decode(tuple(pairs), masked, None, method, number.stats)
 
 
 def _constant_action(interp: Interpreter, value: Value) -> tuple[float, ...] | None:
@@ -940,7 +981,7 @@ def _stand_in(key: Value, environment: str) -> str:
     if isinstance(key, Thing) and key.kind == "key":
         return "the first key of norm_stats"
     if isinstance(key, Const) and isinstance(key.value, str) and environment == "libero":
-        return key.value if key.value in robots.BASE_KEYS else ""
+        return key.value if key.value in BASE_KEYS else ""
     return ""
 
 
@@ -1023,6 +1064,3 @@ def _state_names(values: np.ndarray) -> tuple[str, ...] | None:
 def file_of(files: Mapping[str, SourceFile], path: str) -> SourceFile | None:
     """A file that was followed, by its path."""
     return files.get(path)
-
-
-__all__ = ["OPENVLA_LIKE", "SPECIAL", "Counter", "loops"]

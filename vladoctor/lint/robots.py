@@ -16,6 +16,7 @@ import numpy as np
 
 from vladoctor.lint import arrays, families, vision
 from vladoctor.lint.facts import ImageWay
+from vladoctor.lint.families import BASE_CHECKPOINTS, BASE_KEYS
 from vladoctor.lint.values import (
     NONE,
     UNKNOWN,
@@ -69,20 +70,6 @@ QUERIES = frozenset(
 SURE_QUERIES = frozenset(
     {"predict_action", "select_action", "infer", "sample_actions", "get_vla_action", "predict_action_chunk"}
 )
-
-BASE_CHECKPOINTS = frozenset({"openvla/openvla-7b", "openvla-7b", "openvla/openvla-v01-7b"})
-"""OpenVLA as it was pretrained: 25 datasets, none of them LIBERO."""
-
-BASE_KEYS = frozenset(
-    {"austin_buds_dataset_converted_externally_to_rlds", "austin_sailor_dataset_converted_externally_to_rlds",
-     "austin_sirius_dataset_converted_externally_to_rlds", "bc_z", "berkeley_autolab_ur5", "berkeley_cable_routing",
-     "berkeley_fanuc_manipulation", "bridge_orig", "cmu_stretch", "dlr_edan_shared_control_converted_externally_to_rlds",
-     "dobbe", "fmb_dataset", "fractal20220817_data", "furniture_bench_dataset_converted_externally_to_rlds",
-     "iamlab_cmu_pickup_insert_converted_externally_to_rlds", "jaco_play", "kuka",
-     "nyu_franka_play_dataset_converted_externally_to_rlds", "roboturk", "stanford_hydra_dataset_converted_externally_to_rlds",
-     "taco_play", "toto", "ucsd_kitchen_dataset_converted_externally_to_rlds", "utaustin_mutex", "viola"}
-)  # fmt: skip
-"""Keys of openvla-7b's statistics (OpenHelix-Team/VLA-Adapter@838a36d pretrained_models/configs/config.json)."""
 
 # The sample answers. Worlds 0 and 1, and 6 and 7, share the gripper's value, so that what depends on the gripper alone
 # can be told from what does not.
@@ -165,7 +152,12 @@ def environment(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node
     )
     made = Thing("env", short, {"kind": kind, "raw": raw, "rendered": rendered}, next(interp._ids))
     interp.event(
-        "env", node, env=made, bddl=kwargs.get("bddl_file_name", args[0] if args and raw else None), kwargs=kwargs
+        "env",
+        node,
+        env=made,
+        task=args[0] if args else kwargs.get("id"),
+        bddl=kwargs.get("bddl_file_name", args[0] if args and raw else None),
+        kwargs=kwargs,
     )
     return made
 
@@ -331,7 +323,11 @@ def process(interp: Interpreter, thing: Thing, args: Args, kwargs: Kwargs, node:
 
 
 def _passed(value: Value, hop: Hop) -> Value:
-    return replace(value, trail=(*value.trail, hop)) if isinstance(value, Image) else value
+    """A picture that is given to a processor, which scales it itself."""
+    if not isinstance(value, Image):
+        return value
+    way = replace(value.way, normalised=value.way.normalised or value.scaled)
+    return replace(value, way=way, trail=(*value.trail, hop))
 
 
 def gather(interp: Interpreter, args: Args, kwargs: Kwargs) -> Asked:
@@ -795,8 +791,10 @@ def model_method(interp: Interpreter, thing: Thing, name: str, args: Args, kwarg
     """A method of a model or a policy."""
     if name in _SAME_MODEL:
         loaded = thing.info.get("load")
-        if name == "eval" and loaded is not None:
-            loaded.data["evaluated"] = True
+        if name == "eval":
+            interp.event("eval", node, owner=thing)
+            if loaded is not None:
+                loaded.data["evaluated"] = True
         if name == "train":
             mode = plain(args[0]) if args else True
             interp.event("train", node, owner=thing, on=mode)
