@@ -55,10 +55,11 @@ def cells(file: Path) -> Iterator[tuple[int | None, str]]:
 
 
 def said(result: LintResult) -> set[tuple[str, int | None, int, str]]:
+    """What is accused: consequences of another finding stand beside it and are not counted."""
     return {
         (Path(one.place.file).name, one.place.cell, one.place.line, one.code)
         for one in result.findings
-        if one.place and one.severity.at_least(Severity.FIX)
+        if one.place and not one.explained_by and one.severity.at_least(Severity.FIX)
     }
 
 

@@ -83,11 +83,11 @@ class Evaluation:
 
     def begin(self, number):
         self.env.reset()
-        self.obs = self.env.set_init_state(self.states[number])  # expect: VD601
+        self.obs = self.env.set_init_state(self.states[number])
 
     def episode(self, number):
         self.begin(number)
-        for _ in range(self.limit):
+        for _ in range(self.limit):  # expect: VD601
             action = self.think()
             action[-1] = 1.0 - 2.0 * (action[-1] > 0.5)
             self.do(action.tolist())

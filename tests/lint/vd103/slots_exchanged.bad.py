@@ -40,7 +40,7 @@ def query(client, obs, instruction):
     return client.infer(
         {
             "observation/image": picture(obs["robot0_eye_in_hand_image"]),  # expect: VD103
-            "observation/wrist_image": picture(obs["agentview_image"]),
+            "observation/wrist_image": picture(obs["agentview_image"]),  # expect: VD103
             "observation/state": np.concatenate(
                 (obs["robot0_eef_pos"], axis_angle(obs["robot0_eef_quat"]), obs["robot0_gripper_qpos"])
             ),

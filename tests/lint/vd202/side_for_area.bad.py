@@ -51,9 +51,8 @@ def centre_crop(image, area=0.9):
     width, height = image.size
     new_width, new_height = int(width * area), int(height * area)
     left, top = (width - new_width) // 2, (height - new_height) // 2
-    return image.crop((left, top, left + new_width, top + new_height)).resize(
-        (width, height), Image.BILINEAR
-    )  # expect: VD202
+    cropped = image.crop((left, top, left + new_width, top + new_height))  # expect: VD202
+    return cropped.resize((width, height), Image.BILINEAR)
 
 
 def picture(obs):

@@ -62,9 +62,9 @@ def picture(obs):
 
 def predict(model, processor, image, instruction):
     prompt = (
-        "A chat between a curious user and an artificial intelligence assistant. "
+        "A chat between a curious user and an artificial intelligence assistant. "  # expect: VD301
         "The assistant gives helpful, detailed, and polite answers to the user's questions. "
-        f"USER: What action should the robot take to {instruction.lower()}? ASSISTANT:"  # expect: VD301
+        f"USER: What action should the robot take to {instruction.lower()}? ASSISTANT:"
     )
     inputs = processor(prompt, image).to("cuda:0", dtype=torch.bfloat16)
     return model.predict_action(**inputs, unnorm_key=SUITE, do_sample=False)

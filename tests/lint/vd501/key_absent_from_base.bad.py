@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoModelForVision2Seq, AutoProcessor
 
 CHECKPOINT = "openvla/openvla-7b"  # expect: VD704
-SUITE = "libero_spatial"
+SUITE = "libero_spatial"  # expect: VD501
 MAX_STEPS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 SETTLE_STEPS = 10
 TRIALS = 50
@@ -63,7 +63,7 @@ def picture(obs):
 def predict(model, processor, image, instruction):
     prompt = f"In: What action should the robot take to {instruction.lower()}?\nOut:"
     inputs = processor(prompt, image).to("cuda:0", dtype=torch.bfloat16)
-    return model.predict_action(**inputs, unnorm_key=SUITE, do_sample=False)  # expect: VD501
+    return model.predict_action(**inputs, unnorm_key=SUITE, do_sample=False)
 
 
 def to_env(action):

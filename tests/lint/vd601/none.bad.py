@@ -74,8 +74,8 @@ def to_env(action):
 
 def run_episode(env, state, instruction, model, processor):
     env.reset()
-    obs = env.set_init_state(state)  # expect: VD601
-    for _ in range(MAX_STEPS[SUITE]):
+    obs = env.set_init_state(state)
+    for _ in range(MAX_STEPS[SUITE]):  # expect: VD601
         action = predict(model, processor, picture(obs), instruction)
         obs, _, done, _ = env.step(to_env(action).tolist())
         if done:

@@ -51,10 +51,10 @@ def query(client, obs, instruction):
 
 def run_episode(env, state, instruction, client, args):
     env.reset()
-    obs = env.set_init_state(state)  # expect: VD601
+    obs = env.set_init_state(state)
     plan = collections.deque()
     step = 0
-    while step < LIMITS[args.suite]:
+    while step < LIMITS[args.suite]:  # expect: VD601
         if not plan:
             plan.extend(query(client, obs, instruction)[: args.replan])
         obs, _, done, _ = env.step(plan.popleft().tolist())
