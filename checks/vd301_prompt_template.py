@@ -222,6 +222,9 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         yield Abstention("a part of the prompt is not known")
         return
     wrong = facts.prompt.wrong(lambda prompt: _differs(prompt, str(template), lower))
+    if wrong is None and not facts.prompt.right(lambda prompt: _differs(prompt, str(template), lower)):
+        yield Abstention("the prompt is right on some ways through the code, on others not")
+        return
     if wrong is None:
         yield Clear("the prompt is the one of training, to the character")
         return

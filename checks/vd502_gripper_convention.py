@@ -466,6 +466,9 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         yield Abstention("the gripper's way, or the environment's convention, is not known")
         return
     wrong = action.wrong(lambda one: _mistaken(one.gripper or (), model_open, opens))
+    if wrong is None and not action.right(lambda one: _mistaken(one.gripper or (), model_open, opens)):
+        yield Abstention("the gripper is mapped on some ways through the code, on others not")
+        return
     if wrong is None:
         yield Clear("the gripper does what the policy says")
         return

@@ -241,7 +241,8 @@ def diagnose_source(
         if check.judge_source
     )
     found = [finding for result in results for finding in result.findings]
-    return SourceDiagnosis(facts, results, causal_order(found, checks))
+    # What was read stands where it was read and has to be mended there: nothing follows from anything.
+    return SourceDiagnosis(facts, results, causal_order(found, ()))
 
 
 def _observed(facts: Facts) -> tuple[tuple[Coverage, ...], tuple[str, ...]]:

@@ -148,7 +148,12 @@ def apply(
         like.rows,
         like.native,
         like.place,
+        samples if like.origin == "token" and _is_vector(samples[0]) else like.whole,
     )
+
+
+def _is_vector(sample: Any) -> bool:
+    return np.ndim(sample) == 1 and len(sample) >= 7
 
 
 def _mixes_statistics(interp: Interpreter, values: Sequence[Value]) -> bool:

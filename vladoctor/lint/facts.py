@@ -70,6 +70,10 @@ class Fact(Generic[T]):
         """The first of what was seen if all of it is wrong and nothing else is possible; else None."""
         return self.seen[0] if self.known and all(is_wrong(one.value) for one in self.seen) else None
 
+    def right(self, is_wrong: Callable[[T], bool]) -> bool:
+        """Whether every way is known and none of them wrong."""
+        return self.known and not any(is_wrong(one.value) for one in self.seen)
+
 
 def known(value: T, place: Place | None = None, trail: tuple[Hop, ...] = ()) -> Fact[T]:
     """A fact that holds on every way."""

@@ -153,11 +153,13 @@ class Interpreter:
         self.events: list[Event] = []
         self.files: dict[str, SourceFile] = {}
         self.visited: set[int] = set()
+        self.made: dict[int, tuple[Loop, ...]] = {}
         self.steps = 0
         self.deadline = time.monotonic() + seconds
         self._ids = itertools.count(1)
         self._modules: dict[int, int] = {}
         self._pending: set[tuple[int, str]] = set()
+        self._registered: set[int] = set()
         self._constants: dict[int, Const] = {}
         self.frames: list[_Frame] = []
         self.calls: list[tuple[SourceFile, ast.AST]] = []
@@ -204,6 +206,8 @@ class Interpreter:
         """Put something on the heap."""
         found = next(self._ids)
         self.heap[found] = content
+        if isinstance(content, List):
+            self.made[found] = tuple(self.loops)
         return Ref(found)
 
     def content(self, value: Value | None) -> Content | None:
@@ -455,8 +459,7 @@ class Interpreter:
         truth = self.truth(value)
         if isinstance(value, Unknown) and value.limits and _leaves(node.body):
             self.event("limit", node, limits=value.limits)
-        if isinstance(value, Const) and value.origin:
-            self.event("decided", node, value=value)
+        self._decided(node.test, value)
         suite = self._suite_asked(node.test)
         if suite is not None and (not isinstance(suite[1], Const) or suite[1].origin):
             truth = None
@@ -475,6 +478,13 @@ class Interpreter:
         elif reached:
             self.heap = first
         return reached or other_reached
+
+    def _decided(self, test: ast.expr, value: Value) -> None:
+        """Write down a constant that decides a branch: an option's default, or what is named after a crop."""
+        if isinstance(value, Const):
+            asked = self.source.segment(test)
+            if value.origin or "crop" in asked.lower():
+                self.event("decided", test, value=value, asked=asked)
 
     def _under(
         self,
@@ -644,13 +654,49 @@ class Interpreter:
 
     def _def(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
         frame = self.frames[-1]
-        self._bind(node.name, Func(node, frame.source, frame.scopes))
+        self._bind(node.name, self._decorate(node, Func(node, frame.source, frame.scopes)))
         return True
+
+    def _decorate(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, made: Value) -> Value:
+        """What decorators of the program make of a function or a class: most only register it."""
+        result = made
+        for decorator in reversed(node.decorator_list):
+            target = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if not isinstance(target, ast.Name | ast.Attribute):
+                continue
+            found = self.eval(target)
+            if isinstance(found, Func) or (isinstance(found, Bound) and found.func is not None):
+                wrap = self.eval(decorator) if isinstance(decorator, ast.Call) else found
+                if isinstance(wrap, Func | Bound | Partial):
+                    wrapped = self.call(wrap, (result,), {}, decorator)
+                    result = wrapped if isinstance(wrapped, Func | Class | Bound | Partial) else result
+        return result
+
+    def register(self) -> None:
+        """Run what fills registries in modules that were only looked at: decorators, and calls that register."""
+        for source in list(self.files.values()):
+            if id(source) in self._registered:
+                continue
+            self._registered.add(id(source))
+            for statement in source.tree.body:
+                if isinstance(statement, ast.FunctionDef | ast.ClassDef) and statement.decorator_list:
+                    self.module_name(source, statement.name)
+                elif _fills(statement):
+                    self._run_in(source, statement)
+
+    def _run_in(self, source: SourceFile, statement: ast.stmt) -> None:
+        self.frames.append(_Frame(source, (self.module_scope(source),)))
+        context = self._leave_context()
+        try:
+            self._statement(statement)
+        finally:
+            self._enter_context(context)
+            self.frames.pop()
 
     def _class(self, node: ast.ClassDef) -> bool:
         frame = self.frames[-1]
         bases = tuple(self.eval(base) for base in node.bases if not isinstance(base, ast.Starred))
-        self._bind(node.name, Class(node, frame.source, frame.scopes, bases))
+        self._bind(node.name, self._decorate(node, Class(node, frame.source, frame.scopes, bases)))
         return True
 
     def _global(self, node: ast.Global) -> bool:
@@ -815,6 +861,11 @@ class Interpreter:
         return found if found is not None else Ext(f"builtins.{node.id}")
 
     def _attribute(self, node: ast.Attribute) -> Value:
+        if node.attr in ("remote", "local", "spawn"):  # modal, ray: the same function elsewhere
+            owner = self.eval(node.value)
+            if isinstance(owner, Func) or (isinstance(owner, Bound) and owner.func is not None):
+                return owner
+            return self.attribute(owner, node.attr, node)
         return self.attribute(self.eval(node.value), node.attr, node)
 
     def attribute(self, owner: Value, name: str, node: ast.AST) -> Value:
@@ -874,7 +925,9 @@ class Interpreter:
                     if value is None:
                         return None
             if value is not None:
-                return self.field_default(self.eval_in(value, cls.source, self._class_scopes(cls)), cls, name)
+                found_value = self.eval_in(value, cls.source, cls.scopes)
+                annotated = isinstance(statement, ast.AnnAssign)
+                return self.field_default(found_value, cls, name, annotated)
         for base in cls.bases:
             if isinstance(base, Class):
                 found = self.class_member(base, name, depth + 1)
@@ -882,14 +935,11 @@ class Interpreter:
                     return found
         return None
 
-    def _class_scopes(self, cls: Class) -> tuple[int, ...]:
-        return cls.scopes
-
-    def field_default(self, value: Value, cls: Class, name: str) -> Value:
+    def field_default(self, value: Value, cls: Class, name: str, annotated: bool = False) -> Value:
         """A default that stands in a class, marked as such where its objects are configurations."""
         if isinstance(value, Thing) and value.kind == "field":
             return value.info.get("default", unknown("a field without default"))
-        if isinstance(value, Const) and is_config(cls):
+        if isinstance(value, Const) and (annotated or is_config(cls)):
             return replace(value, origin=name)
         return value
 
@@ -923,7 +973,15 @@ class Interpreter:
             return self.lift(lambda one: self.subscript(owner, one, node), index, keep_none=True)
         content = self.content(owner)
         if isinstance(content, Dict):
-            return library.dict_item(self, content, index, None)
+            key = library.key_of(index)
+            if key is not None and key not in content.items and content.rest is None:
+                self.register()
+                again = self.content(owner)
+                content = again if isinstance(again, Dict) else content
+            found = library.dict_item(self, content, index, None)
+            if isinstance(found, Thing) and found.kind == "ids":
+                found = replace(found, info={**found.info, "at": self.place(node)})
+            return found
         items = content.items if isinstance(content, List) else owner.items if isinstance(owner, Tup) else None
         if isinstance(content, List) or isinstance(owner, Tup):
             return self._sequence_item(owner, content, items, index)
@@ -1008,6 +1066,7 @@ class Interpreter:
 
     def _joined_text(self, node: ast.JoinedStr) -> Value:
         parts: list[str | Hole] = []
+        filled: list[Const] = []
         trail: tuple[Hop, ...] = ()
         for part in node.values:
             if isinstance(part, ast.Constant):
@@ -1015,13 +1074,22 @@ class Interpreter:
                 continue
             assert isinstance(part, ast.FormattedValue)
             value = self.eval(part.value)
-            formatted = part.format_spec is not None or part.conversion not in (-1, 115)
+            spec = part.format_spec
+            plain_spec = spec is None or (isinstance(spec, ast.JoinedStr) and self._is_plain(spec))
+            formatted = not plain_spec or part.conversion not in (-1, 115)
             if isinstance(value, Alt) and len(value.options) > 1 and not formatted:
                 return self._joined_alternatives(node)
             text = None if formatted else text_of(value)
             parts.extend(text.parts if text is not None else (Hole("?"),))
             trail = max(trail, text.trail if text is not None else (), key=len)
-        return self.text(parts, node, trail)
+            if isinstance(value, Const) and value.at is not None and isinstance(value.value, str):
+                filled.append(value)
+        made = self.text(parts, node, trail)
+        return replace(made, at=filled[0].at) if isinstance(made, Const) and len(filled) == 1 else made
+
+    @staticmethod
+    def _is_plain(spec: ast.JoinedStr) -> bool:
+        return all(isinstance(one, ast.Constant) and one.value in ("", "s") for one in spec.values)
 
     def _joined_alternatives(self, node: ast.JoinedStr) -> Value:
         """An f-string some of whose parts have alternatives: one text for each combination."""
@@ -1184,8 +1252,7 @@ class Interpreter:
     def _ternary(self, node: ast.IfExp) -> Value:
         value = self.eval(node.test)
         truth = self.truth(value)
-        if isinstance(value, Const) and value.origin:
-            self.event("decided", node, value=value)
+        self._decided(node.test, value)
         suite = self._suite_asked(node.test)
         if suite is not None and (not isinstance(suite[1], Const) or suite[1].origin):
             truth = None
@@ -1435,7 +1502,7 @@ class Interpreter:
         if self._pending_writes:
             for argument, value in self._pending_writes:
                 if isinstance(argument, ast.Name | ast.Attribute | ast.Subscript):
-                    self.assign(argument, value)
+                    self._write_back(argument, value)
             self._pending_writes = []
 
     _pending_writes: list[tuple[ast.expr, Value]] = []
@@ -1448,7 +1515,7 @@ class Interpreter:
             return self.call_func(func, args, kwargs, None, node)
         if isinstance(func, Bound):
             if func.func is not None:
-                return self.call_func(func.func, args, kwargs, func.owner, node)
+                return self._asked(func.owner, func.name, func.func, args, kwargs, node)
             return library.call_method(self, func.owner, func.name, args, kwargs, node)
         if isinstance(func, Class):
             return self.instantiate(func, args, kwargs, node)
@@ -1461,8 +1528,26 @@ class Interpreter:
             for name in ("__call__", "forward"):
                 member = self.class_member(content.cls, name)
                 if isinstance(member, Func):
-                    return self.call_func(member, args, kwargs, func, node)
+                    return self._asked(func, "forward", member, args, kwargs, node)
         return library.call_value(self, func, args, kwargs, node)
+
+    def _asked(
+        self, owner: Value, name: str, func: Func, args: tuple[Value, ...], kwargs: dict[str, Value], node: ast.AST
+    ) -> Value:
+        """Call a method of the program. What looks like a query, and leads to none that is known, is one itself."""
+        before = len(self.events)
+        result = self.call_func(func, args, kwargs, owner, node)
+        if name not in library.QUERIES and name != "forward":
+            return result
+        if any(event.kind in ("query", "step") for event in self.events[before:]) or not isinstance(
+            result, Unknown | Alt
+        ):
+            return result
+        return library.own_query(self, owner, name, args, kwargs, node) or result
+
+    def write_later(self, target: ast.expr, value: Value) -> None:
+        """Have what a call wrote into an array become what its name holds."""
+        self._pending_writes = [*self._pending_writes, (target, value)]
 
     def _call_alternatives(self, func: Alt, args: tuple[Value, ...], kwargs: dict[str, Value], node: ast.AST) -> Value:
         base, ends = self.heap, []
@@ -1751,6 +1836,17 @@ def is_config(cls: Class) -> bool:
 def _given(part: Value | None, found: Any) -> bool:
     """Whether a bound of a slice is known, be it that there is none."""
     return part is None or found is not None or (isinstance(part, Const) and part.value is None)
+
+
+def _fills(statement: ast.stmt) -> bool:
+    """Whether a module's statement fills a container or registers something."""
+    if isinstance(statement, ast.Assign):
+        return all(isinstance(target, ast.Subscript) for target in statement.targets)
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        func = statement.value.func
+        name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
+        return name in ("update", "append") or "register" in name
+    return False
 
 
 def _is_name(node: ast.AST) -> bool:

@@ -123,6 +123,11 @@ def call(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.A
     if array is not None:
         return array(interp, args, kwargs, node)
     short = name.rpartition(".")[2]
+    if re.fullmatch(r"make_(?!env)\w*pre_post_processors", short):  # LeRobot's: they normalise, and do not turn
+        return Tup((Thing("passing"), Thing("passing")))
+    written = _written(interp, short, args, kwargs, node)
+    if written is not None:
+        return written
     by_name = _BY_LAST_NAME.get(short)
     if by_name is not None:
         found = by_name(interp, name, args, kwargs, node)
@@ -147,6 +152,20 @@ def call(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.A
     return unknown(f"{name} is not known", *args, *kwargs.values())
 
 
+def _written(interp: Interpreter, short: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
+    """numpy's functions that write into their first argument; None for any other."""
+    if not args or not isinstance(args[0], Num) or not isinstance(node, ast.Call) or not node.args:
+        return None
+    if short == "put" and len(args) >= 3:
+        found: Value = arrays.put(interp, args[0], args[1], args[2], node) or unknown("written into", *args)
+    elif short in ("copyto", "place", "putmask", "fill_diagonal", "shuffle"):
+        found = args[1] if short == "copyto" and len(args) > 1 else unknown("written into", *args)
+    else:
+        return None
+    interp.write_later(node.args[0], found)
+    return NONE
+
+
 def _is_policy_class(name: str, short: str) -> bool:
     return bool(
         re.search(r"Policy$|PolicyClient$|Inference$|ClientPolicy$|VLA$|ForActionPrediction$", short)
@@ -168,6 +187,23 @@ def _escape(interp: Interpreter, values: Sequence[Value], node: ast.AST) -> None
             interp.event("escape", node, env=env)
 
 
+QUERIES = robots.QUERIES
+
+
+def own_query(interp: Interpreter, owner: Value, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
+    """A query of a policy whose class is the program's own and could not be followed; None where it is none."""
+    asked = robots.gather(interp, args, kwargs)
+    if not asked.images and not (name in robots.SURE_QUERIES and asked.opaque):
+        return None
+    content = interp.content(owner)
+    if not isinstance(content, Obj) or content.cls is None:
+        return None
+    parts = content.cls.source.path.with_suffix("").parts
+    inside = parts[parts.index("prismatic") :] if "prismatic" in parts else parts[-1:]
+    known_as = ".".join((*inside, content.cls.node.name))
+    return robots.query(interp, Thing("policy", known_as), name, args, kwargs, node)
+
+
 def call_value(interp: Interpreter, func: Value, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     """Call an object of a library, or something that is not known."""
     if isinstance(func, Thing):
@@ -181,6 +217,8 @@ def call_value(interp: Interpreter, func: Value, args: Args, kwargs: Kwargs, nod
             return robots.forward(interp, func, args, kwargs, node)
         if func.kind in ("key", "pixels", "ids"):
             return func
+        if func.kind == "passing":
+            return args[0] if args else UNKNOWN
         if func.kind == "loaded_class":
             return robots.load(interp, func.name, args, kwargs, node)
         if func.kind == "env":
@@ -588,6 +626,10 @@ _TEXT_METHODS = frozenset(
 )  # fmt: skip
 
 
+def _cased(hole: Hole, name: str) -> Hole:
+    return replace(hole, lower=False, case=name) if hole.kind == "instruction" else Hole("?")
+
+
 def _text_with_holes(interp: Interpreter, text: Text, name: str, args: Args, node: ast.AST) -> Value:
     given = [plain(one) for one in args]
     hop = interp.hop(f".{name}()", node)
@@ -596,7 +638,7 @@ def _text_with_holes(interp: Interpreter, text: Text, name: str, args: Args, nod
         return Text(tuple(parts), text.place, (*text.trail, hop))
 
     if name in ("lower", "casefold"):
-        return changed([p.lower() if isinstance(p, str) else replace(p, lower=True) for p in text.parts])
+        return changed([p.lower() if isinstance(p, str) else replace(p, lower=True, case="") for p in text.parts])
     if name in ("strip", "rstrip", "lstrip"):
         letters = given[0] if given and isinstance(given[0], str) else None
         parts = list(text.parts)
@@ -608,7 +650,7 @@ def _text_with_holes(interp: Interpreter, text: Text, name: str, args: Args, nod
     if name == "replace" and len(args) == 2:
         return _replaced(interp, text, args[0], args[1], node)
     if name in ("upper", "title", "capitalize", "swapcase"):
-        return changed([Hole("?") if isinstance(p, Hole) else getattr(p, name)() for p in text.parts])
+        return changed([_cased(p, name) if isinstance(p, Hole) else getattr(p, name)() for p in text.parts])
     if name in ("removeprefix", "removesuffix"):
         return text
     if name in ("startswith", "endswith"):
@@ -637,7 +679,8 @@ def _replaced(interp: Interpreter, text: Text, old: Value, new: Value, node: ast
             if index:
                 parts.extend(after.parts)
             parts.append(piece)
-    return interp.text(parts, node, (*(text.trail or after.trail), interp.hop(f".replace({before!r}, ...)", node)))
+    made = interp.text(parts, node, (*(text.trail or after.trail), interp.hop(f".replace({before!r}, ...)", node)))
+    return replace(made, place=text.place) if isinstance(made, Text) and text.place is not None else made
 
 
 def _joined(interp: Interpreter, glue: Value, values: Value, node: ast.AST) -> Value:
@@ -757,9 +800,13 @@ def list_method(
             left = list(content.items)
             taken = left.pop(at)
             interp.heap[ref.id] = replace(content, items=tuple(left))
+            _taken(interp, ref, taken, node)
             return taken
+        if content.element is not None:
+            _taken(interp, ref, content.element, node)
         return content.element or unknown("an item of an empty list")
     if name == "clear":
+        interp.event("emptied", node, id=ref.id)
         interp.heap[ref.id] = replace(content, items=(), element=None)
         return NONE
     if name == "copy":
@@ -773,6 +820,12 @@ def list_method(
     if name in ("to",):
         return ref
     return unknown(f"{name} of a list")
+
+
+def _taken(interp: Interpreter, ref: Ref, taken: Value, node: ast.AST) -> None:
+    """Write down that an action is taken out of a plan, and in which loops the plan was made."""
+    if "action" in robots.deep_taints(interp, taken):
+        interp.event("take", node, id=ref.id, made=interp.made.get(ref.id))
 
 
 def dict_method(
@@ -898,8 +951,6 @@ def _zip(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Valu
 def _listed(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     if not args:
         return interp.new(List(()))
-    if isinstance(args[0], Num) and isinstance(node, ast.Call):
-        return args[0]
     items = interp.items(args[0])
     if items is not None:
         return interp.new(List(items))
@@ -1170,6 +1221,39 @@ def _get_environ(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST)
     return default if default is not None and not vision.plain_none(default) else unknown("the environment's variable")
 
 
+def _opened(interp: Interpreter, args: Args, node: ast.AST) -> Value:
+    """`Image.open`: what was saved to a buffer, else a picture that is not known."""
+    content = interp.content(args[0]) if args else None
+    held = content.attrs.get("__image__") if isinstance(content, Obj) else args[0] if args else None
+    if isinstance(held, Image | Alt):
+        return held
+    return Image(_external_way(), "HWC", (interp.hop("a picture from a file", node),))
+
+
+def save_image(interp: Interpreter, image: Image, args: Args, kwargs: Mapping[str, Value], node: ast.AST) -> None:
+    """`image.save(buffer, format="JPEG")`."""
+    target = args[0] if args else kwargs.get("fp")
+    content = interp.content(target)
+    if isinstance(content, Obj) and content.base == "io.BytesIO" and isinstance(target, Ref):
+        given = plain(kwargs.get("format", args[1] if len(args) > 1 else NONE))
+        if isinstance(given, str) and given.upper() in ("JPEG", "JPG"):
+            image = replace(image, way=replace(image.way, jpeg=True), trail=(*image.trail, interp.hop("JPEG", node)))
+        _set(interp, target, "__image__", image)
+
+
+def _encoded(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    image = args[1] if len(args) > 1 else kwargs.get("img", UNKNOWN)
+    suffix = plain(args[0]) if args else None
+    if isinstance(image, Image) and isinstance(suffix, str) and suffix.lower() in (".jpg", ".jpeg"):
+        image = replace(image, way=replace(image.way, jpeg=True), trail=(*image.trail, interp.hop("JPEG", node)))
+    return Tup((Const(True), image))
+
+
+def _chr(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    code = plain(args[0]) if args else None
+    return Const(chr(code)) if isinstance(code, int) and 0 <= code < 0x110000 else UNKNOWN
+
+
 # -- command lines and configurations ------------------------------------------------------------------------------
 
 
@@ -1243,8 +1327,40 @@ def _run_with_defaults(interp: Interpreter, args: Args, kwargs: Kwargs, node: as
     return interp.new(content) if content is not None else unknown("a configuration")
 
 
-def _hf_parser(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
-    return Thing("object", "HfArgumentParser", {"args": args})
+def configuration(interp: Interpreter, path: Value) -> Value:
+    """A YAML file's contents as options with their defaults; not known where it is not found beside the program."""
+    name = plain(path)
+    found = interp.sources.configuration(name, interp.source) if isinstance(name, str) else None
+    if found is None:
+        return unknown("a configuration file")
+    file, root = found
+    return _yaml_value(interp, file, root, "")
+
+
+def _yaml_value(interp: Interpreter, file: Any, node: Any, name: str) -> Value:
+    kind = type(node).__name__
+    if kind == "MappingNode":
+        items = {str(key.value): _yaml_value(interp, file, value, str(key.value)) for key, value in node.value}
+        return interp.new(Dict(items, None, "config"))
+    if kind == "SequenceNode":
+        return interp.new(List(tuple(_yaml_value(interp, file, one, name) for one in node.value)))
+    start, end = node.start_mark, node.end_mark
+    at = ast.Pass(lineno=start.line + 1, col_offset=start.column, end_lineno=end.line + 1, end_col_offset=end.column)
+    return Const(_scalar(node), (file, at), name)
+
+
+def _scalar(node: Any) -> Any:
+    value, tag = node.value, node.tag.rpartition(":")[2]
+    try:
+        if tag == "bool":
+            return value.lower() in ("true", "yes", "on")
+        if tag == "int":
+            return int(value.replace("_", ""), 0)
+        if tag == "float":
+            return float(value.replace("_", ""))
+    except ValueError:
+        return value
+    return None if tag == "null" else value
 
 
 # -- by the last name ----------------------------------------------------------------------------------------------
@@ -1313,6 +1429,33 @@ def _axis_angle(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node
     return arrays.apply(interp, do, args[:1], node, "-")
 
 
+def _euler_axis_angle(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
+    """transforms3d's conversion of roll, pitch and yaw about fixed axes to an axis and an angle."""
+    import numpy as np
+
+    def do(roll: Any, pitch: Any, yaw: Any) -> Any:
+        half = [0.5 * float(np.ravel(one)[0]) for one in (roll, pitch, yaw)]
+        (cr, cp, cy), (sr, sp, sy) = [math.cos(h) for h in half], [math.sin(h) for h in half]
+        w = cr * cp * cy + sr * sp * sy
+        xyz = np.array(
+            [sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy, cr * cp * sy - sr * sp * cy], dtype=float
+        )
+        length = float(np.linalg.norm(xyz))
+        axis = xyz / length if length > 1e-12 else np.array([1.0, 0.0, 0.0])
+        return np.append(axis, 2 * math.atan2(length, w))
+
+    found = arrays.apply(interp, do, args[:3], node) if len(args) >= 3 else UNKNOWN
+    if not isinstance(found, Num):
+        return None
+    index: list[Value] = [Slice(None, Const(3), None), Const(3)]
+    return Tup(tuple(arrays.item(interp, found, one, node) for one in index))
+
+
+def _yaml(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
+    file = args[0] if args else None
+    return configuration(interp, file.info["path"]) if isinstance(file, Thing) and file.kind == "file" else None
+
+
 def _peft(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
     model = next((one for one in args if isinstance(one, Thing) and one.kind == "model"), None)
     if model is not None and "Peft" in name:
@@ -1337,6 +1480,14 @@ _BY_LAST_NAME: Mapping[str, Callable[..., Value | None]] = {
     "get_class_from_dynamic_module": _dynamic_class,
     "post": _post,
     "quat2axisangle": _axis_angle,
+    **{
+        name: lambda interp, name, args, kwargs, node: robots.rotation(interp, name, args, kwargs, node)
+        for name in ("from_euler", "from_quat", "from_rotvec", "from_matrix")
+    },
+    "euler2axangle": _euler_axis_angle,
+    "VideoCapture": lambda interp, name, args, kwargs, node: Thing("capture"),
+    "safe_load": _yaml,
+    "full_load": _yaml,
     "ActionTokenizer": lambda interp, name, args, kwargs, node: Thing("action_tokenizer"),
 }
 
@@ -1347,7 +1498,7 @@ _FUNCTIONS: dict[str, Handler] = {
         "float": _number(float), "bool": _bool, "abs": _arithmetic(abs), "min": _arithmetic(min), "max": _arithmetic(max),
         "sum": _arithmetic(sum), "round": _arithmetic(round), "isinstance": _isinstance, "hasattr": _hasattr,
         "getattr": _getattr, "setattr": _setattr, "map": _map, "next": _next, "any": _any, "all": _all,
-        "reversed": _reversed, "slice": _slice, "print": _none, "filter": _nothing, "type": _nothing, "open": _nothing,
+        "reversed": _reversed, "slice": _slice, "print": _none, "filter": _nothing, "type": _nothing,
         "input": lambda i, a, k, n: Text((Hole("instruction"),), i.place(n)), "frozenset": _listed, "vars": _copied,
         "property": _first, "staticmethod": _first,
     }.items()},
@@ -1358,6 +1509,13 @@ _FUNCTIONS: dict[str, Handler] = {
     "copy.deepcopy": _copied,
     "copy.copy": _copied,
     "queue.Queue": _deque,
+    "yaml.load": lambda i, a, k, n: _yaml(i, "yaml.load", a, k, n) or UNKNOWN,
+    "omegaconf.OmegaConf.load": lambda i, a, k, n: configuration(i, a[0]) if a else UNKNOWN,
+    "omegaconf.OmegaConf.create": _first,
+    "omegaconf.OmegaConf.to_container": _first,
+    "builtins.open": lambda i, a, k, n: Thing("file", info={"path": a[0]}) if a else UNKNOWN,
+    "builtins.chr": _chr,
+    "io.BytesIO": lambda i, a, k, n: a[0] if a and isinstance(a[0], Ref | Image) else i.new(Obj(None, {}, "io.BytesIO")),
     "os.path.join": _join_path,
     "os.path.expanduser": _first,
     "os.path.abspath": _first,
@@ -1398,7 +1556,12 @@ _FUNCTIONS: dict[str, Handler] = {
     "lerobot.common.utils.random_utils.set_seed": _seed("all"),
     "lightning.seed_everything": _seed("all"),
     "pytorch_lightning.seed_everything": _seed("all"),
-    "PIL.Image.open": lambda i, a, k, n: Image(_external_way(), "HWC", (i.hop("a picture from a file", n),)),
+    "PIL.Image.open": lambda i, a, k, n: _opened(i, a, n),
+    "cv2.imencode": _encoded,
+    "cv2.imdecode": _first,
+    "numpy.frombuffer": _first,
+    "base64.b64encode": _first,
+    "base64.b64decode": _first,
     "cv2.imread": lambda i, a, k, n: Image(_external_way("BGR"), "HWC", (i.hop("cv2.imread", n),)),
     "imageio.imread": lambda i, a, k, n: Image(_external_way(), "HWC", (i.hop("a picture from a file", n),)),
 }  # fmt: skip

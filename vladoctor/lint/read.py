@@ -87,7 +87,7 @@ def _driven(step: Event, queries: Sequence[Event]) -> bool:
 
 
 def _deep(step: Event) -> bool:
-    return bool(step.data.get("deep"))
+    return bool(step.data["deep"] & {"action", "token"})
 
 
 def _grouped(events: Iterable[Event]) -> list[list[Event]]:
@@ -348,10 +348,7 @@ class _Reader:
             if text is None or official or (isinstance(value, Const) and not isinstance(value.value, str)):
                 return None
             lower = all(hole.lower or hole.clean for hole in text.holes if hole.kind == "instruction")
-            shown = "".join(
-                part if isinstance(part, str) else "{instruction}" if part.kind == "instruction" else "{?}"
-                for part in text.parts
-            )
+            shown = "".join(part if isinstance(part, str) else _hole(part) for part in text.parts)
             return Prompt(shown, lower, not text.holes, by_policy, text.place)
 
         def place(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
@@ -467,8 +464,9 @@ class _Reader:
             return None
 
         def place(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
-            at = value.place if isinstance(value, Const) else value.info.get("at") if isinstance(value, Thing) else None
-            return at or self.query.place, ()
+            at = value.info.get("at") if isinstance(value, Thing) else None
+            named = Hop(repr(plain(value)), value.place) if isinstance(value, Const) else Hop("the key", at)
+            return at or self.query.place, (named, Hop("the query", self.query.place))
 
         return _fact_of(values, key, place)
 
@@ -651,9 +649,10 @@ class _Reader:
 
     def _crop_option(self) -> Fact[str]:
         for event in self.events:
-            if event.kind == "decided" and "crop" in event.data["value"].origin and not event.data["value"].value:
-                value = event.data["value"]
-                return known(value.origin, value.place or event.place)
+            if event.kind == "decided" and not event.data["value"].value:
+                value, asked = event.data["value"], event.data["asked"]
+                if "crop" in value.origin.lower() or "crop" in asked.lower():
+                    return known(value.origin or asked, value.place or event.place)
         return Fact(reason="no option leaves a crop out")
 
     def _horizon(self) -> Fact[Mapping[str, int]]:
@@ -710,6 +709,9 @@ class _Reader:
         return known(table, place or loop_place, (Hop("the loop over steps", loop_place),))
 
     def _policy_reset(self) -> Fact[bool]:
+        outlived = self._outlived_plan()
+        if outlived is not None:
+            return known(False, outlived)
         if self.query.data["method"] not in ("select_action",):
             return Fact(reason="the policy keeps no queue that is known")
         resets = [event for event in self.events if event.kind == "policy_reset"]
@@ -720,6 +722,20 @@ class _Reader:
             return Fact(reason="a single episode is run")
         envs = self._of_env("reset")
         return known(False, envs[-1].place if envs else episodes.source.place(episodes.node))
+
+    def _outlived_plan(self) -> Place | None:
+        """Where an episode begins with what an older one left in its plan; None where that is not so."""
+        episodes = self._episode_loop()
+        takes = [event for event in self.events if event.kind == "take" and event.data["made"] is not None]
+        for event in takes:
+            made: tuple[Loop, ...] = event.data["made"]
+            if episodes is None or any(loop.node is episodes.node for loop in made):
+                continue
+            emptied = any(other.kind == "emptied" and other.data["id"] == event.data["id"] for other in self.events)
+            resets = self._of_env("reset")
+            if not emptied and resets and any(loop.node is episodes.node for loop in event.loops):
+                return resets[-1].place
+        return None
 
     def _episode_loop(self) -> Loop | None:
         """The loop over episodes: the innermost one around the loop over steps; None where there is none."""
@@ -801,11 +817,19 @@ class _Reader:
                 continue
             what = "query" if inside == {"query"} else "step" if inside == {"step"} else "episode"
             handler = event.node
+            effect = _effect(handler)
+            if effect == "ignored" and not self._shares_loop(event, self._step_loop()):
+                effect = "counted"  # the loop over steps is left
             caught = event.source.segment(handler.type) if handler.type is not None else "everything"
-            found.setdefault(
-                (str(event.source.path), handler.lineno), Handler(_effect(handler), what, caught, event.place)
-            )
+            found.setdefault((str(event.source.path), handler.lineno), Handler(effect, what, caught, event.place))
         return tuple(found.values())
+
+
+def _hole(hole: Hole) -> str:
+    """A hole as people write it."""
+    if hole.kind != "instruction":
+        return "{?}"
+    return f"{{instruction.{hole.case}()}}" if hole.case else "{instruction}"
 
 
 def _last_place(trail: Sequence[Hop]) -> Place | None:
@@ -896,16 +920,13 @@ def _action_of(interp: Interpreter, value: Value) -> Action | None:
 
 def _action_of_tokens(number: Num) -> Action | None:
     """The gripper's way after ids were decoded by the loop: what its own decoder makes of the id, and what is executed."""
-    decode = _decoded(number)
+    whole = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.whole or number.samples]
     out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.samples]
-    if not decode.pairs or any(len(one) != 7 for one in out):
+    if any(len(one) != 7 for one in (*out, *whole)):
         return None
-    own = [value for _, value in decode.pairs]
-    executed = [float(one[6]) for one in out]
-    unnormalised = [0.5 * (v + 1) * (robots.HIGH[6] - robots.LOW[6]) + robots.LOW[6] for v in own]
-    if np.allclose(executed, unnormalised, atol=1e-3):  # the statistics, and nothing else
-        own = executed
-    return Action(gripper=tuple((round(a, 6), round(b, 6)) for a, b in zip(own, executed, strict=True)), dims=7)
+    return Action(
+        gripper=tuple((round(float(a[6]), 6), round(float(b[6]), 6)) for a, b in zip(whole, out, strict=True)), dims=7
+    )
 
 
 def _linear(values: np.ndarray, native: np.ndarray) -> tuple[int, float, float] | None:
@@ -934,7 +955,7 @@ def _only_gripper(value: Num) -> bool:
 
 def _decoded(number: Num) -> Decode:
     """How ids became numbers, told from samples."""
-    out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.samples]
+    out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.whole or number.samples]
     span = robots.HIGH - robots.LOW
     pairs: list[tuple[int, float]] = []
     method, masked = "", None

@@ -173,6 +173,24 @@ def _made(interp: Interpreter, value: Value | None, node: ast.AST) -> Iterator[T
             yield made
 
 
+def deep_taints(interp: Interpreter, value: Value, depth: int = 0) -> frozenset[str]:
+    """What a value was made of, what stands in it on the heap included."""
+    found = taints(value)
+    content = interp.content(value)
+    inner: tuple[Value, ...] = ()
+    if isinstance(content, List):
+        inner = content.items or ((content.element,) if content.element is not None else ())
+    elif isinstance(content, Dict):
+        inner = tuple(content.items.values())
+    elif isinstance(value, Tup):
+        inner = value.items
+    elif isinstance(value, Alt):
+        inner = tuple(option for _, option in value.options)
+    if depth < 4:
+        found = found.union(*(deep_taints(interp, one, depth + 1) for one in inner[:16]))
+    return found
+
+
 def env_of(interp: Interpreter, value: Value) -> Thing | None:
     """The environment that a value is, or that an object of the program inherits from."""
     if isinstance(value, Thing) and value.kind == "env":
@@ -200,7 +218,7 @@ def env_method(interp: Interpreter, env: Thing, name: str, args: Args, kwargs: K
         return NONE
     if name == "step":
         action = args[0] if args else kwargs.get("action", UNKNOWN)
-        interp.event("step", node, env=env, action=action)
+        interp.event("step", node, env=env, action=action, deep=deep_taints(interp, action))
         return Thing("stepped", info={"env": env}, id=env.id)
     if name in ("get_observation", "_get_observations", "get_obs", "_get_obs", "observation"):
         return observed
@@ -728,6 +746,14 @@ def thing_method(
         if name in ("float", "cpu", "detach", "softmax", "to", "squeeze", "log_softmax"):
             return thing
         return Unknown(name, frozenset({"token"}))
+    if kind == "capture":
+        if name == "read":
+            way = ImageWay("", None, channels="BGR")
+            frame = Image(way, "HWC", (interp.hop("cv2.VideoCapture", node),))
+            return Tup((unknown("whether there is a frame"), frame))
+        return unknown(f"{name} of a camera")
+    if kind == "rotation":
+        return rotation_method(interp, thing, name, args, kwargs, node)
     if kind in ("ids", "pixels", "mask"):
         if name in (
             "to",
@@ -764,6 +790,43 @@ def thing_method(
     if kind == "key":
         return thing
     return None
+
+
+def rotation(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """`scipy.spatial.transform.Rotation.from_...`."""
+    from scipy.spatial.transform import Rotation
+
+    short = name.rpartition(".")[2]
+    degrees = plain(kwargs.get("degrees", Const(False)))
+    if short == "from_euler" and len(args) >= 2:
+        sequence = plain(args[0])
+        if not isinstance(sequence, str):
+            return UNKNOWN
+        matrix = arrays.apply(
+            interp, lambda a: Rotation.from_euler(sequence, a, degrees=bool(degrees)).as_matrix(), args[1:2], node
+        )
+    elif short in ("from_quat", "from_rotvec", "from_matrix"):
+        matrix = arrays.apply(interp, lambda a: getattr(Rotation, short)(a).as_matrix(), args[:1], node)
+    else:
+        return UNKNOWN
+    return Thing("rotation", info={"matrix": matrix})
+
+
+def rotation_method(interp: Interpreter, thing: Thing, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """`rotation.as_...()`."""
+    from scipy.spatial.transform import Rotation
+
+    matrix = thing.info["matrix"]
+    degrees = bool(plain(kwargs.get("degrees", Const(False))))
+    if name == "as_euler" and args:
+        sequence = plain(args[0])
+        if isinstance(sequence, str):
+            return arrays.apply(
+                interp, lambda a: Rotation.from_matrix(a).as_euler(sequence, degrees=degrees), (matrix,), node
+            )
+    if name in ("as_rotvec", "as_quat", "as_matrix"):
+        return arrays.apply(interp, lambda a: getattr(Rotation.from_matrix(a), name)(), (matrix,), node)
+    return unknown(name, matrix)
 
 
 def library_item(interp: Interpreter, value: Value, key: str) -> Value:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from vladoctor.lint.facts import SourceFacts
 from vladoctor.lint.interpret import SECONDS, Interpreter, OutOfBudget
 from vladoctor.lint.read import loops
 from vladoctor.lint.result import LintResult, Skipped
-from vladoctor.lint.sources import SourceFile, Sources, may_matter, parse, read_bytes, walk
+from vladoctor.lint.sources import SourceFile, Sources, imports, may_lead, may_matter, parse, read_bytes, walk
 from vladoctor.places import Place
 from vladoctor.profiles.files import load_profile
 
@@ -80,6 +82,7 @@ class _Reading:
         self.skipped: list[Skipped] = []
         self.files = 0
         self.texts: dict[str, str] = {}
+        self._matters: dict[str, bool] = {}
 
     def facts(self, paths: Sequence[Path]) -> Iterator[SourceFacts]:
         """Loops in the order of their files: programs first, then what no program reached."""
@@ -105,7 +108,7 @@ class _Reading:
         if isinstance(data, Skipped):
             self.skipped.append(data)
             return None
-        if not may_matter(data):
+        if not may_matter(data) and not (may_lead(data) and self._leads(path, data)):
             return None
         file = parse(path, data)
         if isinstance(file, Skipped):
@@ -114,8 +117,28 @@ class _Reading:
         self.sources.add(file)
         return file
 
+    def _leads(self, path: Path, data: bytes) -> bool:
+        """Whether a program imports a module of the project that can hold a loop."""
+        draft = SourceFile(path, "", ast.Module([], []))
+        for name, level in imports(data):
+            found = self.sources.find(name, draft, level)
+            if found is None:
+                continue
+            key = str(found)
+            if key not in self._matters:
+                text = read_bytes(found)
+                self._matters[key] = isinstance(text, bytes) and may_matter(text)
+            if self._matters[key]:
+                return True
+        return False
+
     def _follow(self, file: SourceFile, visited: set[int], program: bool) -> Iterator[SourceFacts]:
         deadline = time.monotonic() + PER_FILE
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's, of numbers that are the program's
+            yield from self._entries(file, visited, program, deadline)
+
+    def _entries(self, file: SourceFile, visited: set[int], program: bool, deadline: float) -> Iterator[SourceFacts]:
         entries = roots.programs(file) if program else roots.parts(file, visited)
         for entry in entries:
             left = deadline - time.monotonic()

@@ -16,6 +16,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from vladoctor.lint.result import Skipped
 from vladoctor.places import Place
@@ -41,7 +44,7 @@ FOLDERS_LEFT_OUT = frozenset(
 )
 
 _QUERY = re.compile(
-    rb"predict_action|select_action|sample_actions|\.infer\(|get_action|get_vla_action|\.inference\(|\.act\(|\.generate\("
+    rb"predict_action|eval_libero|select_action|sample_actions|\.infer\(|get_action|get_vla_action|\.inference\(|\.act\(|\.generate\("
     rb"|\.step\(|/act\b|action_tokenizer|_supports_sdpa"
 )
 _MODEL = re.compile(
@@ -126,6 +129,29 @@ def _below(path: Path) -> Iterator[Path]:
 def may_matter(data: bytes) -> bool:
     """Whether a file can hold an evaluation loop, a policy's wrapper or its server, by its bytes."""
     return _QUERY.search(data) is not None and _MODEL.search(data) is not None
+
+
+_PROGRAM = re.compile(rb"__main__")
+_ABOUT = re.compile(rb"libero|polic|eval|rollout|vla|episode|suite|simul", re.I)
+_IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]+([\w, \t(]*)|import[ \t]+([\w.]+))", re.M)
+
+
+def may_lead(data: bytes) -> bool:
+    """Whether a file can be a program that runs a loop of another module, by its bytes."""
+    return _PROGRAM.search(data) is not None and _ABOUT.search(data) is not None
+
+
+def imports(data: bytes) -> Iterator[tuple[str, int]]:
+    """Names of modules that a file imports, and how many dots stand before them, without parsing it."""
+    for found in list(_IMPORT.finditer(data))[:60]:
+        if found[4]:
+            yield found[4].decode(), 0
+            continue
+        name = (found[2] or b"").decode()
+        yield name, len(found[1] or b"")
+        for part in (found[3] or b"").decode().strip("( \t").split(","):
+            if part.strip():
+                yield f"{name}.{part.strip().split()[0]}" if name else part.strip().split()[0], len(found[1] or b"")
 
 
 def read_bytes(path: Path) -> bytes | Skipped:
@@ -223,15 +249,38 @@ class Sources:
         Looked for beside the importing file and in each folder above it up to the root, as scripts are run from
         anywhere, and in `src`.
         """
+        path = self.find(name, importer, level)
+        return self.get(path) if path is not None else None
+
+    def find(self, name: str, importer: SourceFile, level: int = 0) -> Path | None:
+        """The file of the project's module of that name; None where there is none."""
         folder = importer.path.parent
         if level:
             for _ in range(level - 1):
                 folder = folder.parent
             return self._in(folder, name)
-        for base in self._bases(folder):
-            found = self._in(base, name)
-            if found is not None and os.path.abspath(found.path) != os.path.abspath(importer.path):
-                return found
+        own = os.path.abspath(importer.path)
+        return next(
+            (path for base in self._bases(folder) if (path := self._in(base, name)) and os.path.abspath(path) != own),
+            None,
+        )
+
+    def configuration(self, name: str, importer: SourceFile) -> tuple[SourceFile, Any] | None:
+        """A YAML file of the project and the root of its nodes; None where it is not found or is no YAML."""
+        for base in self._bases(importer.path.parent):
+            path = base / name
+            if not os.path.isfile(path):
+                continue
+            data = read_bytes(path)
+            if isinstance(data, Skipped):
+                return None
+            try:
+                text = data.decode("utf-8")
+                root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            except (UnicodeDecodeError, yaml.YAMLError):
+                return None
+            lines = tuple(text.split("\n"))
+            return SourceFile(path, text, ast.Module([], []), (), lines), root
         return None
 
     def _bases(self, folder: Path) -> Iterator[Path]:
@@ -244,7 +293,7 @@ class Sources:
                 return
             folder = folder.parent
 
-    def _in(self, base: Path, name: str) -> SourceFile | None:
+    def _in(self, base: Path, name: str) -> Path | None:
         path = base.joinpath(*name.split(".")) if name else base
         key = str(path)
         if key not in self._exists:
@@ -253,5 +302,4 @@ class Sources:
             self._exists[key] = (
                 file if file is not None and os.path.isfile(file) else package if os.path.isfile(package) else None
             )
-        found = self._exists[key]
-        return self.get(found) if found is not None else None
+        return self._exists[key]

@@ -77,11 +77,18 @@ class Const:
 
 @dataclass(frozen=True)
 class Hole:
-    """What a text contains that is not in the source: kind "instruction", "bddl_file", "state" or "?"."""
+    """What a text contains that is not in the source.
+
+    Attributes:
+        kind: "instruction", "bddl_file", "problem_folder", "folder", or "?" for anything.
+        lower: made lower case. clean: it is so by itself, and without punctuation.
+        case: another case that it was put in, "capitalize".
+    """
 
     kind: str
     lower: bool = False
     clean: bool = False
+    case: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +130,7 @@ class Num:
         stats: where statistics were mixed in.
         rows: (rows that a query answered, rows of them that are executed) of what comes from a chunk.
         native: the model's own answer that it was made of, as it was before anything was done to it.
+        whole: of ids that were decoded, the samples before single elements were touched.
     """
 
     samples: tuple[Any, ...]
@@ -132,6 +140,7 @@ class Num:
     rows: tuple[int | None, int | None] | None = None
     native: Answer | None = None
     place: Place | None = None
+    whole: tuple[Any, ...] | None = None
 
     @property
     def uniform(self) -> bool:

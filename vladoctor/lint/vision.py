@@ -509,6 +509,7 @@ _ARRAYS: dict[str, Handler] = {
         "ravel", "zeros_like", "ones_like", "array_equal")},
     **{name: _maths(name) for name in ("acos", "asin", "atan2", "sqrt", "radians", "degrees", "isclose")},
     "sqrt": _array_first("sqrt"),
+    "interp": lambda interp, args, kwargs, node: arrays.apply(interp, np.interp, args[:3], node),
     "isclose": _isclose,
     "allclose": _isclose,
     "concat": _concatenate,
@@ -663,11 +664,21 @@ def _fromarray(interp: Interpreter, image: Image, args: Args, kwargs: Kwargs, no
     return replace(image, axes="HWC") if image.axes in ("HWC", "NHWC") else unknown("no rows and columns", image)
 
 
+def _border_crop(interp: Interpreter, image: Image, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    border = plain(argument(args, kwargs, 0, "border") or Const(0))
+    if not isinstance(border, int) or image.size is None:
+        return arrays.cropped(image, None, interp.hop("crop", node))
+    rows, columns = image.size
+    box = (border / rows, border / columns, 1 - border / rows, 1 - border / columns)
+    return boxed(interp, image, box, node)
+
+
 _PIL: dict[str, Handler] = {
     "Image.fromarray": _each_image(_fromarray),
     "ImageOps.flip": _each_image(_element("flip-vertical", "ImageOps.flip")),
     "ImageOps.mirror": _each_image(_element("flip-horizontal", "ImageOps.mirror")),
     "ImageOps.exif_transpose": _each_image(_keep),
+    "ImageOps.crop": _each_image(_border_crop),
 }
 
 
@@ -890,6 +901,11 @@ def image_method(interp: Interpreter, image: Image, name: str, args: Args, kwarg
         return arrays.binary(interp, ast.Div(), image, args[0], node)
     if name == "convert" and plain(args[0] if args else Const(None)) == "L":
         return replace(image, way=replace(image.way, channels=None))
+    if name == "save":
+        from vladoctor.lint import library
+
+        library.save_image(interp, image, args, kwargs, node)
+        return Const(None)
     if name == "thumbnail":
         return Const(None)
     if name in _KEPT_METHODS:
@@ -933,7 +949,7 @@ def number_method(interp: Interpreter, value: Num, name: str, args: Args, kwargs
                 "contiguous", "squeeze_", "requires_grad_", "type", "bfloat16", "long", "int", "eval"):  # fmt: skip
         if name == "item":
             return arrays.apply(interp, lambda a: np.asarray(a).reshape(-1)[0], (value,), node, "-")
-        return value
+        return listed(interp, value) if name == "tolist" else value
     if name == "astype":
         if constant_name(args[0] if args else None).startswith(("int", "uint")) or _is_int(args):
             return arrays.apply(interp, lambda a: np.asarray(a).astype(np.int64), (value,), node)
@@ -969,6 +985,12 @@ def number_method(interp: Interpreter, value: Num, name: str, args: Args, kwargs
         do = {"gt": np.greater, "lt": np.less, "ge": np.greater_equal, "le": np.less_equal}[name]
         return arrays.apply(interp, do, (value, args[0]), node)
     return unknown(f"{name} of numbers", value)
+
+
+def listed(interp: Interpreter, value: Value, depth: int = 0) -> Value:
+    """`value.tolist()`: nested lists of numbers."""
+    rows = arrays.rows(value) if isinstance(value, Num) and depth < 3 else None
+    return interp.new(List(tuple(listed(interp, row, depth + 1) for row in rows))) if rows is not None else value
 
 
 UNKNOWN_METHOD = Unknown("a method")

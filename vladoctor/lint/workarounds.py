@@ -42,7 +42,12 @@ _CACHE: dict[int, tuple[SourceFile, tuple[Workaround, ...]]] = {}
 
 def _walk(file: SourceFile) -> Iterator[Workaround]:
     first_import: str = ""
+    looked_at: set[int] = set()  # calls of load_state_dict whose answer is kept
     for node in _in_order(file.tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            func = node.value.func
+            if isinstance(func, ast.Attribute) and func.attr == "load_state_dict":
+                looked_at.add(id(node.value))
         if isinstance(node, ast.Import | ast.ImportFrom) and not first_import:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             first_import = next((n for n in names if n.partition(".")[0] in _SIMULATORS), "")
@@ -50,7 +55,7 @@ def _walk(file: SourceFile) -> Iterator[Workaround]:
             for target in node.targets:
                 yield from _assigned(file, target, node, first_import)
         elif isinstance(node, ast.Call):
-            yield from _called(file, node, first_import)
+            yield from _called(file, node, first_import, id(node) in looked_at)
 
 
 def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
@@ -75,13 +80,13 @@ def _assigned(file: SourceFile, target: ast.expr, node: ast.Assign, late: str) -
             yield Workaround("late-gl", f"{target.slice.value} is set after {late} was imported", file.place(node))
 
 
-def _called(file: SourceFile, node: ast.Call, late: str) -> Iterator[Workaround]:
+def _called(file: SourceFile, node: ast.Call, late: str, looked_at: bool) -> Iterator[Workaround]:
     func = node.func
     name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
     if name == "setattr" and len(node.args) == 3 and isinstance(node.args[1], ast.Constant):
         if node.args[1].value == "_supports_sdpa":
             yield Workaround("patched-attention", file.segment(node), file.place(node))
-    if name in ("from_pretrained", "load_state_dict", "load_model"):
+    if name in ("from_pretrained", "load_state_dict", "load_model") and not looked_at:
         for keyword in node.keywords:
             if keyword.arg == "strict" and isinstance(keyword.value, ast.Constant) and keyword.value.value is False:
                 yield Workaround("strict-false", name, file.place(keyword.value))
