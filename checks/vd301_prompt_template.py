@@ -221,6 +221,9 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
     if any("{?}" in one.text for one in texts):
         yield Abstention("a part of the prompt is not known")
         return
+    if facts.family == "spatialvla" or any("<|" in one.text for one in texts):
+        yield Abstention("the checkpoint is given several prompts in use, or is built on another language model")
+        return
     wrong = facts.prompt.wrong(lambda prompt: _differs(prompt, str(template), lower))
     if wrong is None and not facts.prompt.right(lambda prompt: _differs(prompt, str(template), lower)):
         yield Abstention("the prompt is right on some ways through the code, on others not")

@@ -305,7 +305,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
     """Where the loop generates ids itself, look whether it appends what `predict_action` would."""
     wanted = facts.profile.get("prompt.append_id")
     decode = facts.decode.value
-    if wanted is None or decode is None or decode.appended is None or not facts.prompt.known:
+    if wanted is None or decode is None or decode.appended is None or not decode.pairs or not facts.prompt.known:
         yield Abstention("the loop leaves the prompt's ids to the model, or they were not followed")
         return
     spaced = all(one.value.text.endswith(" ") and not one.value.text.endswith("  ") for one in facts.prompt.seen)

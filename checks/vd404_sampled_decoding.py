@@ -155,7 +155,7 @@ def _leave_it_out(loop: Loop) -> None:
 
 def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Look for sampling in the query where the family decodes greedily."""
-    if facts.profile.get("tokens.do_sample") is not False or not facts.do_sample.known:
+    if facts.profile.get("tokens.do_sample") is not False or facts.family == "univla" or not facts.do_sample.known:
         yield Abstention("whether ids are sampled, or may be, is not known")
         return
     wrong = facts.do_sample.wrong(lambda value: value is True)

@@ -390,8 +390,24 @@ def _image_arithmetic(image: Image, op: ast.operator, other: Value) -> Value:
     if isinstance(op, ast.Mult) and amount in (1, 1.0):
         return image
     if isinstance(other, Image):
-        return unknown("two pictures", image, other)
+        return _blended(image, other)
+    if isinstance(op, ast.Mult) and amount is None:
+        return replace(image, scaled=True)  # weights, element by element
     return replace(image, scaled=True, way=replace(image.way, normalised=True))
+
+
+def _blended(one: Image, other: Image) -> Value:
+    """Two pictures of one frame, mixed: the same picture, of which only the part that it shows may be another."""
+    same_frame = (one.way.camera, one.way.element, one.way.channels) == (
+        other.way.camera,
+        other.way.element,
+        other.way.channels,
+    )
+    if not same_frame or not one.trail or not other.trail or one.trail[0] != other.trail[0]:
+        return unknown("two pictures", one, other)
+    area = one.way.crop_area if one.way.crop_area == other.way.crop_area else None
+    longer = one if len(one.trail) >= len(other.trail) else other
+    return replace(longer, way=replace(longer.way, crop_area=area))
 
 
 def turned(image: Image, element: str, hop: Hop) -> Image:

@@ -111,7 +111,7 @@ def guess(
         return found.pop() if len(found) == 1 else "lerobot"
     if method == "infer" and any("openpi" in one for one in (text, *texts)):
         return "openpi"
-    return _words(text)
+    return _words(text) if not short[:1].isupper() else ""
 
 
 def _words(text: str) -> str:

@@ -95,12 +95,13 @@ class Loop:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """A condition under which the interpreter is; `holds` of it."""
+    """A condition under which the interpreter is: whether it holds, and what is run where it is otherwise."""
 
     node: ast.expr
     source: SourceFile
     holds: bool
     value: Value
+    other: Sequence[ast.stmt] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,8 +319,24 @@ class Interpreter:
             raise OutOfBudget
 
     def _expression_statement(self, node: ast.Expr) -> bool:
-        self.eval(node.value)
+        result = self.eval(node.value)
+        if isinstance(node.value, ast.Call):
+            self._handed_over(node.value, result)
         return not (isinstance(node.value, ast.Call) and _ends(node.value))
+
+    def _handed_over(self, call: ast.Call, result: Value) -> None:
+        """An array that was given to something unknown, whose answer nobody takes, may have been written into."""
+        out = next((keyword.value for keyword in call.keywords if keyword.arg == "out"), None)
+        if isinstance(out, ast.Name):
+            self._write_back(out, result)
+        if not isinstance(result, Unknown) or "not known" not in result.why:
+            return
+        for argument in call.args:
+            if isinstance(argument, ast.Name):
+                value = self.lookup(argument.id, self.frames[-1].scopes, self.source)
+                if isinstance(value, Num) and value.native is not None and value.samples[0] is not None:
+                    if any(hasattr(one, "shape") and one.shape for one in value.samples):
+                        self._write_back(argument, unknown("given to something unknown", value))
 
     def _assign(self, node: ast.Assign) -> bool:
         value = self.eval(node.value)
@@ -355,6 +372,10 @@ class Interpreter:
 
     def assign(self, target: ast.expr, value: Value) -> None:
         """Bind a target of an assignment."""
+        if isinstance(target, ast.Name) and "succ" in target.id.lower():
+            never = isinstance(value, Const) and value.origin == library.NEVER
+            if never or not (isinstance(value, Const) and not value.value):
+                self.event("success", target, name=target.id, never=never, value=value)
         if isinstance(target, ast.Name):
             self._bind(target.id, value)
         elif isinstance(target, ast.Tuple | ast.List):
@@ -464,7 +485,15 @@ class Interpreter:
         if suite is not None and (not isinstance(suite[1], Const) or suite[1].origin):
             truth = None
         if isinstance(truth, bool):
-            return self._under(node.test, value, truth, node.body if truth else node.orelse, (), None)
+            return self._under(
+                node.test,
+                value,
+                truth,
+                node.body if truth else node.orelse,
+                (),
+                None,
+                node.orelse if truth else node.body,
+            )
         yes, no = self._choices(node.test)
         base = self.heap
         self.heap = dict(base)
@@ -494,8 +523,9 @@ class Interpreter:
         body: Sequence[ast.stmt],
         when: When,
         mask: tuple[bool, ...] | None,
+        other: Sequence[ast.stmt] = (),
     ) -> bool:
-        self.conditions.append(Condition(test, self.source, holds, value))
+        self.conditions.append(Condition(test, self.source, holds, value, other))
         self.whens.append(when)
         self.masks.append(mask)
         try:
@@ -992,8 +1022,8 @@ class Interpreter:
             return library.inherited_item(self, owner, content, index, node)
         if isinstance(owner, Class):  # an enum's member by its name
             name = plain(index)
-            found = self.class_member(owner, name) if isinstance(name, str) else None
-            return found if found is not None else owner
+            member = self.class_member(owner, name) if isinstance(name, str) else None
+            return member if member is not None else owner
         return library.subscript(self, owner, index, node)
 
     def _sequence_item(

@@ -188,6 +188,7 @@ def _escape(interp: Interpreter, values: Sequence[Value], node: ast.AST) -> None
 
 
 QUERIES = robots.QUERIES
+NEVER = robots.NEVER
 
 
 def own_query(interp: Interpreter, owner: Value, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
@@ -1118,13 +1119,30 @@ def _next(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Val
     if not args:
         return UNKNOWN
     if isinstance(args[0], Thing) and args[0].kind == "norm_stats":
+        if _only_one(interp):
+            return unknown("the only key of norm_stats")
         interp.event("statistics", node, key=Thing("key", "first"), owner=args[0], got=True)
         return Thing("key", "first", {"at": interp.place(node)})
     found, _ = interp.element(args[0], ast.Constant(None))
     if isinstance(found, Thing) and found.kind in ("stats", "key") and found.name == "first":
+        if _only_one(interp):
+            return unknown("the only key of norm_stats")
         interp.event("statistics", node, key=Thing("key", "first"), owner=args[0], got=True)
         return replace(found, info={**found.info, "key": Thing("key", "first"), "at": interp.place(node)})
     return found
+
+
+def _only_one(interp: Interpreter) -> bool:
+    """Whether the function that is followed makes sure that there is but one of something."""
+    func = interp.frames[-1].func
+    return func is not None and any(
+        isinstance(one, ast.Compare)
+        and isinstance(one.left, ast.Call)
+        and isinstance(one.left.func, ast.Name)
+        and one.left.func.id == "len"
+        and any(isinstance(other, ast.Constant) and other.value == 1 for other in one.comparators)
+        for one in ast.walk(func.node)
+    )
 
 
 def _any(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:

@@ -53,6 +53,7 @@ from vladoctor.lint.values import (
 )
 from vladoctor.places import Hop, Place
 from vladoctor.profiles import Profile
+from vladoctor.profiles.files import load_profile
 from vladoctor.profiles.find import find_profile
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ def loops(interp: Interpreter) -> list[SourceFacts]:
     """Every loop, policy or server that an entry point showed."""
     events = interp.events
     queries = [event for event in events if event.kind == "query"]
-    steps = [event for event in events if event.kind == "step" and _driven(event, queries)]
+    steps = [event for event in events if event.kind == "step" and _driven(event)]
     found: list[SourceFacts] = []
     asked: set[int] = set()
     for group in _grouped(steps):
@@ -81,13 +82,11 @@ def loops(interp: Interpreter) -> list[SourceFacts]:
     return found
 
 
-def _driven(step: Event, queries: Sequence[Event]) -> bool:
-    """Whether a step executes what a policy answered."""
-    return bool(taints(step.data["action"]) & {"action", "token"}) or _deep(step)
-
-
-def _deep(step: Event) -> bool:
-    return bool(step.data["deep"] & {"action", "token"})
+def _driven(step: Event) -> bool:
+    """Whether a step executes what a policy answered, be it one that is not known as such."""
+    made_of = step.data["deep"]
+    raw = isinstance(step.data["env"], Thing) and step.data["env"].info.get("raw")
+    return bool(made_of & {"action", "token"}) or bool(raw and made_of & {"observation", "image"} and step.loops)
 
 
 def _grouped(events: Iterable[Event]) -> list[list[Event]]:
@@ -110,10 +109,23 @@ def _queries_of(group: Sequence[Event], queries: Sequence[Event], events: Sequen
         return [q for q in queries if (str(q.source.path), q.place.line) in places]
     order = {id(event): index for index, event in enumerate(events)}
     before = [q for q in queries if order[id(q)] < order[id(group[-1])]]
+    sure = any(step.data["deep"] & {"action", "token"} for step in group)
+    if not sure:
+        shared = group[-1].loops[-1].node if group[-1].loops else None
+        before = [q for q in before if q.loops and q.loops[-1].node is shared and q.data["family"]]
     if not before:
-        return []
+        return [_unseen_query(group[0])]
     place = (str(before[-1].source.path), before[-1].place.line)
     return [q for q in before if (str(q.source.path), q.place.line) == place]
+
+
+def _unseen_query(step: Event) -> Event:
+    """The query of a policy that is not known as one: where its answer is executed."""
+    data = {
+        "owner": Unknown("a policy"), "method": "", "args": (), "kwargs": {}, "asked": robots.Asked(opaque=True),
+        "family": "", "where": None,
+    }  # fmt: skip
+    return Event("query", step.source, step.node, data, step.calls, step.loops, step.conditions, step.tries)
 
 
 def _kind_without_step(group: Sequence[Event]) -> str:
@@ -133,6 +145,8 @@ class _Reader:
         self.query = queries[0]
         self.events = interp.events
         self.order = {id(event): index for index, event in enumerate(self.events)}
+        for query in queries:  # one that was not seen stands where its answer is executed
+            self.order.setdefault(id(query), self.order[id(steps[0])] if steps else 0)
         self.texts = {path: file.text for path, file in interp.files.items()}
         self.env = next((s.data["env"] for s in steps if isinstance(s.data.get("env"), Thing)), None)
         self.family = self._family()
@@ -256,7 +270,39 @@ class _Reader:
             known_as = {"name": "minivla", "class": ""}
         elif family:
             known_as["class"] = family
-        return find_profile(known_as, suite)
+        found = find_profile(known_as, suite)
+        if not checkpoint.seen and self._serves_several():
+            found = replace(
+                load_profile("unknown"), reason="the loop runs several families, and the source names no checkpoint"
+            )
+        if family.startswith("lerobot.") and not self._published(checkpoint):
+            found = replace(
+                load_profile("unknown"), reason="weights that this project trained: nothing is known of them"
+            )
+        if found.name == "unknown" and self.environment == "libero":
+            return replace(load_profile("libero"), reason=found.reason)
+        return found
+
+    def _serves_several(self) -> bool:
+        """Whether an option chooses among families, of which the default is but one."""
+        return any(
+            isinstance(one.value, Const)
+            and one.value.origin
+            and one.other
+            and not isinstance(one.other[-1], ast.Raise)
+            and isinstance(one.node, ast.Compare)
+            and re.search(r"family|policy|model", one.source.segment(one.node)) is not None
+            for query in self.queries
+            for one in query.conditions
+        )
+
+    def _published(self, checkpoint: Fact[str]) -> bool:
+        """Whether a policy of LeRobot is a published one: its slots are named as theirs, and nothing is loaded into it."""
+        slots = {name for query in self.queries for name, _ in query.data["asked"].images}
+        ours = {"observation.images.image", "observation.images.image2", "observation.image", "observation.image2"}
+        named = {name for name in slots if name.startswith("observation.")}
+        loaded = any(event.kind == "load" and event.data["what"] == "state_dict" for event in self.events)
+        return not (named - ours) and not loaded
 
     @staticmethod
     def _processed(query: Event) -> bool:
@@ -452,7 +498,11 @@ class _Reader:
             accesses = [event for event in self._before_step("statistics") if event.data["key"] is not None]
             values = [event.data["key"] for event in accesses]
             if not values:
-                if self.query.data["method"] == "predict_action" and "**" not in self.query.data["kwargs"]:
+                if (
+                    self.query.data["method"] == "predict_action"
+                    and self.family
+                    and "**" not in self.query.data["kwargs"]
+                ):
                     return known(UnnormKey(None), self.query.place)
                 return Fact(reason="no key of statistics was seen")
 
@@ -464,9 +514,9 @@ class _Reader:
             return None
 
         def place(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
-            at = value.info.get("at") if isinstance(value, Thing) else None
-            named = Hop(repr(plain(value)), value.place) if isinstance(value, Const) else Hop("the key", at)
-            return at or self.query.place, (named, Hop("the query", self.query.place))
+            at = value.info.get("at") if isinstance(value, Thing) else value.place if isinstance(value, Const) else None
+            named = repr(plain(value)) if isinstance(value, Const) else "the key"
+            return at or self.query.place, (Hop(named, at), Hop("the policy", self.query.place))
 
         return _fact_of(values, key, place)
 
@@ -637,11 +687,25 @@ class _Reader:
             return Fact(tuple(Seen("wiped", event.place, way) for event in wiping), complete=True, reason="")
         value = sets[-1].data["value"]
         index = value.info.get("index") if isinstance(value, Thing) else None
-        if isinstance(index, Const) and not index.origin and self._episode_loop() is not None:
+        if isinstance(index, Const) and not index.origin and self._several_episodes_of_a_task():
             return known("first", value.info["at"] if isinstance(value, Thing) else None)
         return known("set", sets[-1].place)
 
+    def _several_episodes_of_a_task(self) -> bool:
+        """Whether the innermost loop around an episode goes through episodes, and not through tasks."""
+        loop = self._episode_loop()
+        if loop is None or plain(loop.count or Const(None)) == 1:
+            return False
+        per_task = [event for event in self.events if event.kind in ("env", "task")]
+        return not any(event.loops and event.loops[-1].node is loop.node for event in per_task)
+
     def _success(self) -> Fact[str]:
+        counted = [event for event in self.events if event.kind == "success"]
+        never = [event for event in counted if event.data["never"]]
+        others = {event.data["name"] for event in counted if not event.data["never"]}
+        if never and self._raw and never[0].data["name"] not in others:
+            value = never[0].data["value"]
+            return known("never", value.place or never[0].place)
         always = next((event for event in self.events if event.kind == "always"), None)
         return (
             known("always", always.place) if always is not None else Fact(reason="how success is counted is not known")
@@ -718,7 +782,8 @@ class _Reader:
         if resets:
             return known(True, resets[0].place)
         episodes = self._episode_loop()
-        if episodes is None:
+        around = [loop for loop in self.steps[0].loops if loop is not self._step_loop()] if self.steps else []
+        if episodes is None or all(plain(loop.count or Const(None)) == 1 for loop in around):
             return Fact(reason="a single episode is run")
         envs = self._of_env("reset")
         return known(False, envs[-1].place if envs else episodes.source.place(episodes.node))
@@ -806,6 +871,11 @@ class _Reader:
             )
         return tuple(found.values())
 
+    def _within_episodes(self, handler: Event) -> bool:
+        """Whether a handler stands in the loops over episodes or steps, so that others follow."""
+        mine = [loop.node for loop in self.steps[0].loops] if self.steps else [loop.node for loop in self.query.loops]
+        return any(loop.node in mine for loop in handler.loops)
+
     def _handlers(self) -> tuple[Handler, ...]:
         found: dict[tuple[str, int], Handler] = {}
         for event in self.events:
@@ -813,7 +883,7 @@ class _Reader:
                 continue
             around = event.data["around"]
             inside = {one.kind for one in [*self.queries, *self.steps] if around in one.tries}
-            if not inside or not isinstance(event.node, ast.ExceptHandler):
+            if not inside or not isinstance(event.node, ast.ExceptHandler) or not self._within_episodes(event):
                 continue
             what = "query" if inside == {"query"} else "step" if inside == {"step"} else "episode"
             handler = event.node
@@ -1031,6 +1101,11 @@ def _effect(handler: ast.ExceptHandler) -> str:
         if value is not None and _zeros(value):
             return "zeros"
     names = {one.id for one in ast.walk(handler) if isinstance(one, ast.Name)}
+    names |= {
+        str(one.value)
+        for one in ast.walk(handler)
+        if isinstance(one, ast.Constant) and isinstance(one.value, str) and " " not in one.value
+    }
     if any("error" in name.lower() or "fail" in name.lower() or "crash" in name.lower() for name in names - {"logger"}):
         return ""
     last = handler.body[-1]

@@ -112,6 +112,10 @@ class _Gathering:
     opaque: bool = False
 
 
+NEVER = "<info>"
+"""Origin of what LIBERO's info says of success: nothing."""
+
+
 def is_suite(value: Any) -> bool:
     """Whether a value is the name of one of LIBERO's suites."""
     return isinstance(value, str) and value in SUITES
@@ -258,8 +262,8 @@ def observation_item(interp: Interpreter, thing: Thing, index: Value, node: ast.
     camera = re.fullmatch(r"(.+)_image", key)
     if camera and known_environment and not thing.info.get("path"):
         rendered = env.info.get("rendered") if isinstance(env, Thing) else None
-        raw = kind in ("libero", "robosuite") or camera[1] in ("agentview", "robot0_eye_in_hand", "frontview")
-        way = ImageWay(camera[1], "identity" if raw else None, rendered=rendered)
+        raw = kind in ("libero", "robosuite") or camera[1] in ("agentview", "robot0_eye_in_hand")
+        way = ImageWay(camera[1] if raw else "", "identity" if raw else None, rendered=rendered)
         return Image(way, "HWC", (interp.hop(key, node),), rendered)
     if key in STATE and known_environment:
         return Num((STATE[key],) * WORLDS, "state", place=interp.place(node))
@@ -697,6 +701,7 @@ def thing_method(
         return unknown(name, *args)
     if kind == "suite":
         if name == "get_task":
+            interp.event("task", node)
             return Thing("task")
         if name in ("get_task_init_states",):
             return Thing("init_states")
@@ -783,6 +788,15 @@ def thing_method(
         if name in ("copy", "to", "cpu", "numpy", "tolist"):
             return thing
         return unknown(name, thing)
+    if kind == "stepped_part" and name == "get" and args:
+        env = thing.info.get("env")
+        raw = isinstance(env, Thing) and env.info.get("raw") and thing.name == "3"
+        if raw and re.search(r"succ", str(plain(args[0]) or ""), re.I):
+            # LIBERO's info is an empty dict (measured).
+            default = args[1] if len(args) > 1 else Const(False)
+            value = plain(default)
+            return Const(value or False, (interp.source, node), NEVER) if not isinstance(default, Thing) else default
+        return unknown("an item of info", thing)
     if kind == "response":
         if name in ("json",):
             return thing.info.get("answer", UNKNOWN)

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vladoctor.lint.result import Skipped
 from vladoctor.places import Place
 
@@ -274,10 +272,13 @@ class Sources:
             data = read_bytes(path)
             if isinstance(data, Skipped):
                 return None
+            from ruamel.yaml import YAML
+            from ruamel.yaml.error import YAMLError
+
             try:
                 text = data.decode("utf-8")
-                root = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            except (UnicodeDecodeError, yaml.YAMLError):
+                root = YAML(typ="safe").compose(text)
+            except (UnicodeDecodeError, YAMLError):
                 return None
             lines = tuple(text.split("\n"))
             return SourceFile(path, text, ast.Module([], []), (), lines), root

@@ -500,6 +500,17 @@ def _array_first(name: str) -> Handler:
     )
 
 
+def _take(interp: Interpreter, image: Image, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    """Rows or columns picked by index: another part of the picture, unless they are all of them backwards."""
+    axis = plain(argument(args, kwargs, 1, "axis") or Const(None))
+    if not isinstance(axis, int) or not -len(image.axes) <= axis < len(image.axes) or image.axes[axis] not in "HW":
+        return unknown("picked by index", image)
+    indices = integers(interp, argument(args, kwargs, 0, "indices"))
+    if indices is not None and indices[0] > indices[-1]:
+        return replace(image, way=replace(image.way, element=None))
+    return arrays.cropped(image, None, interp.hop("take", node))
+
+
 _ARRAYS: dict[str, Handler] = {
     **{name: _array_first(name) for name in ("sign", "abs", "absolute", "round", "rint", "floor", "ceil", "exp", "negative",
         "maximum", "minimum", "logical_not", "logical_and", "logical_or", "square", "sqrt", "multiply", "add", "subtract",
@@ -537,7 +548,10 @@ _ARRAYS: dict[str, Handler] = {
     "expand_dims": _image_or(_expand, _numpy("expand_dims", "-")),
     "unsqueeze": _image_or(_expand, _numpy("expand_dims", "-")),
     "squeeze": _image_or(_squeeze, _numpy("squeeze", "-")),
+    "take": _image_or(_take, _numpy("take")),
     "round": _image_or(_keep, _array_first("round")),
+    "rint": _image_or(_keep, _array_first("rint")),
+    "floor": _image_or(_keep, _array_first("floor")),
     **{name: _image_or(_keep, _pass) for name in ("array", "asarray", "ascontiguousarray", "asanyarray", "copy", "uint8",
         "float32", "float64", "float16", "float", "int32", "int64", "from_numpy", "as_tensor", "tensor", "FloatTensor",
         "LongTensor", "cast", "convert_to_tensor", "constant", "device_put", "squeeze_", "contiguous", "nan_to_num",
@@ -876,14 +890,14 @@ def image_method(interp: Interpreter, image: Image, name: str, args: Args, kwarg
         size = pair(interp, argument(args, kwargs, 0, "size"))
         method = argument(args, kwargs, 1, "resample")
         filter_name = method_of(method) if method is not None else "bicubic"
+        window = argument(args, kwargs, 2, "box")
+        if window is not None and not plain_none(window):
+            image = _window(interp, image, window, node)
         return resized(interp, image, size[::-1] if size else None, node, filter_name)
     if name == "crop":
-        box = integers(interp, argument(args, kwargs, 0, "box"))
-        if box is None or len(box) != 4 or image.size is None:
-            return arrays.cropped(image, None, interp.hop("crop", node))
-        left, top, right, bottom = box
-        rows, columns = image.size
-        return boxed(interp, image, (top / rows, left / columns, bottom / rows, right / columns), node)
+        return _window(interp, image, argument(args, kwargs, 0, "box"), node)
+    if name == "take":
+        return _take(interp, image, args, kwargs, node)
     if name in ("permute", "transpose", "swapaxes", "flip", "rot90", "unsqueeze", "squeeze", "movedim"):
         if name == "transpose" and len(args) == 2 and len(image.axes) > 2:
             return _swapaxes(interp, image, args, kwargs, node)
@@ -917,6 +931,17 @@ def image_method(interp: Interpreter, image: Image, name: str, args: Args, kwarg
     if name in ("min", "max", "mean", "std", "sum"):
         return Unknown(f"{name} of a picture")
     return unknown(f"{name} of a picture", image)
+
+
+def _window(interp: Interpreter, image: Image, window: Value | None, node: ast.AST) -> Image:
+    """A crop to (left, top, right, bottom) in pixels."""
+    found = arrays.worlds(interp, window) if window is not None else None
+    box = np.ravel(np.asarray(found[0], dtype=float)).tolist() if found is not None else []
+    if len(box) != 4 or image.size is None:
+        return arrays.cropped(image, None, interp.hop("crop", node))
+    left, top, right, bottom = box
+    rows, columns = image.size
+    return boxed(interp, image, (top / rows, left / columns, bottom / rows, right / columns), node)
 
 
 def image_attribute(image: Image, name: str) -> Value | None:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 
 from vladoctor.lint.facts import Workaround
 from vladoctor.lint.sources import SourceFile
 
-_SIMULATORS = (
-    "libero",
-    "robosuite",
-    "mujoco",
-    "dm_control",
-    "simpler_env",
-    "mani_skill",
-    "gymnasium_robotics",
-    "metaworld",
-)
+_DRAWS = re.compile(r"(libero\.)?libero\.envs|robosuite|mujoco(?!_)|dm_control|OpenGL|gymnasium_robotics|metaworld")
+"""Modules that choose a backend when they are imported."""
+
 _WORDS = ("_supports_sdpa", "torch.load", "strict", "MUJOCO_GL", "FORCE_NO_WEIGHTS_ONLY", "PYOPENGL_PLATFORM")
 
 
@@ -42,20 +36,20 @@ _CACHE: dict[int, tuple[SourceFile, tuple[Workaround, ...]]] = {}
 
 def _walk(file: SourceFile) -> Iterator[Workaround]:
     first_import: str = ""
-    looked_at: set[int] = set()  # calls of load_state_dict whose answer is kept
+    alone: set[int] = set()  # calls whose answer nobody looks at
     for node in _in_order(file.tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            func = node.value.func
-            if isinstance(func, ast.Attribute) and func.attr == "load_state_dict":
-                looked_at.add(id(node.value))
+        if isinstance(node, ast.Expr):
+            alone.add(id(node.value))
         if isinstance(node, ast.Import | ast.ImportFrom) and not first_import:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            first_import = next((n for n in names if n.partition(".")[0] in _SIMULATORS), "")
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module or ''}.{name}" for name in names]
+            first_import = next((n for n in names if _DRAWS.match(n)), "")
         elif isinstance(node, ast.Assign):
             for target in node.targets:
                 yield from _assigned(file, target, node, first_import)
         elif isinstance(node, ast.Call):
-            yield from _called(file, node, first_import, id(node) in looked_at)
+            yield from _called(file, node, first_import, id(node) in alone)
 
 
 def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
@@ -80,13 +74,13 @@ def _assigned(file: SourceFile, target: ast.expr, node: ast.Assign, late: str) -
             yield Workaround("late-gl", f"{target.slice.value} is set after {late} was imported", file.place(node))
 
 
-def _called(file: SourceFile, node: ast.Call, late: str, looked_at: bool) -> Iterator[Workaround]:
+def _called(file: SourceFile, node: ast.Call, late: str, alone: bool) -> Iterator[Workaround]:
     func = node.func
     name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
     if name == "setattr" and len(node.args) == 3 and isinstance(node.args[1], ast.Constant):
         if node.args[1].value == "_supports_sdpa":
             yield Workaround("patched-attention", file.segment(node), file.place(node))
-    if name in ("from_pretrained", "load_state_dict", "load_model") and not looked_at:
+    if name == "from_pretrained" or (name in ("load_state_dict", "load_model") and alone):
         for keyword in node.keywords:
             if keyword.arg == "strict" and isinstance(keyword.value, ast.Constant) and keyword.value.value is False:
                 yield Workaround("strict-false", name, file.place(keyword.value))
