@@ -302,7 +302,7 @@ def _reworded(loop: Loop) -> str:
 
 def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Look for one instruction in the source where the loop goes through a benchmark's tasks."""
-    if not facts.prompt.known or facts.environment != "libero":
+    if not facts.prompt.known or facts.environment != "libero" or facts.kind != "loop":
         yield Abstention("what the policy is told, or which tasks are run, is not known")
         return
     wrong = facts.prompt.wrong(lambda prompt: prompt.fixed)

@@ -197,6 +197,11 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         return
     seen = facts.horizon.value or {}
     pairs = [(suite, seen.get(suite, seen.get("")), expected.get(suite)) for suite in facts.suites]
+    if any(have is not None and want and have < want * limits["source_try"] for _, have, want in pairs):
+        yield Abstention(
+            f"the loop ends after {min(have for _, have, _ in pairs if have is not None)} steps: a quick try"
+        )
+        return
     short = [(s, have, want) for s, have, want in pairs if have is not None and want and have < want * limits["short"]]
     long = [(s, have, want) for s, have, want in pairs if have and want and have > want * limits["long"]]
     if short:
@@ -233,6 +238,10 @@ CHECK = Check(
     needs=(Stage.EXECUTE,),
     thresholds={"short": 0.95, "long": 1.1, "failed": 2, "try": 0.5},
     explained_by=("VD505", "VD604"),
+
+
+    thresholds={"short": 0.95, "long": 1.1, "failed": 2, "try": 0.5, "source_try": 0.2},
+    explained_by=("VD604", "VD606"),
     faults=(
         Fault(
             "horizon-short",

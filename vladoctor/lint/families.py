@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 BY_NAME: tuple[tuple[str, str], ...] = (
     (r"mini-?vla|prism-qwen|openvla-mini|minivla", "minivla"),
@@ -11,7 +12,7 @@ BY_NAME: tuple[tuple[str, str], ...] = (
     (r"cogact", "cogact"),
     (r"spatial[-_]?vla", "spatialvla"),
     (r"trace[-_]?vla", "tracevla"),
-    (r"(?<![a-z])univla", "univla"),
+    (r"(?<![a-z])univla|latent_action", "univla"),
     (r"gr00t|groot", "gr00t"),
     (r"(?<![a-z])octo(?![a-z])|octomodel|octoinference", "octo"),
     (r"(?<![a-z])rt[-_]?1|rt1inference", "rt-1"),
@@ -90,6 +91,8 @@ def guess(
         return "openvla.prismatic"
     by_name = named(short) or named(checkpoint)
     if method == "predict_action":
+        if owner.endswith("AutoModel.from_pretrained") and not has_ids:
+            return ""
         if given & {"action_head", "proprio", "proprio_projector", "use_film", "noisy_action_projector"}:
             return "openvla-oft" if by_name in ("", "openvla", "openvla-oft") else by_name
         if given & {"cfg_scale", "use_ddim", "num_ddim_steps"}:
@@ -111,9 +114,12 @@ def guess(
         return found.pop() if len(found) == 1 else "lerobot"
     if method == "infer" and any("openpi" in one for one in (text, *texts)):
         return "openpi"
-    return _words(text) if not short[:1].isupper() else ""
+    around = _words(text) if not short[:1].isupper() else ""
+    # That a text speaks of OpenVLA says little: most files that compare policies do.
+    return around if around != "openvla" or has_ids or method in ("get_action", "get_vla_action") else ""
 
 
+@lru_cache(maxsize=256)
 def _words(text: str) -> str:
     """The one family that a text speaks of besides OpenVLA, which others are made of; empty where several."""
     lowered = text.lower()

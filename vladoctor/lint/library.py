@@ -1425,7 +1425,7 @@ def _post(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.
     content = interp.content(payload)
     keyed = isinstance(content, Dict) and "unnorm_key" in content.items
     asked = robots.gather(interp, (payload,), {})
-    if not asked.images and not asked.texts and not asked.opaque:
+    if not asked.texts and not keyed:
         return None
     event = interp.event(
         "query", node, owner=UNKNOWN, method="post", args=args, kwargs={}, asked=asked,

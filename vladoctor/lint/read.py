@@ -218,7 +218,9 @@ class _Reader:
             return "libero"
         if kind:
             return ""
-        texts = "\n".join(self.texts.values())
+        mine = {str(event.source.path) for event in (*self.queries, *self.steps)}
+        mine |= {str(source.path) for event in (*self.queries, *self.steps) for source, _ in event.calls}
+        texts = "\n".join(text for path, text in self.texts.items() if path in mine)
         if re.search(r"^\s*(from|import)\s+[\w.]*libero", texts, re.M | re.I):
             return "libero"
         if re.search(r"simpler_env|mani_?skill2_real2sim|mani_skill\.envs", texts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from vladoctor.lint.facts import Workaround
 from vladoctor.lint.sources import SourceFile
@@ -12,7 +12,9 @@ from vladoctor.lint.sources import SourceFile
 _DRAWS = re.compile(r"(libero\.)?libero\.envs|robosuite|mujoco(?!_)|dm_control|OpenGL|gymnasium_robotics|metaworld")
 """Modules that choose a backend when they are imported."""
 
-_WORDS = ("_supports_sdpa", "torch.load", "strict", "MUJOCO_GL", "FORCE_NO_WEIGHTS_ONLY", "PYOPENGL_PLATFORM")
+_WORDS = re.compile(
+    r"_supports_sdpa|torch\.load\s*=[^=]|strict\s*=\s*False|MUJOCO_GL|FORCE_NO_WEIGHTS_ONLY|PYOPENGL_PLATFORM"
+)
 
 
 def found(files: Iterable[SourceFile]) -> tuple[Workaround, ...]:
@@ -21,7 +23,7 @@ def found(files: Iterable[SourceFile]) -> tuple[Workaround, ...]:
 
 
 def _of(file: SourceFile) -> tuple[Workaround, ...]:
-    if not any(word in file.text for word in _WORDS):
+    if not _WORDS.search(file.text):
         return ()
     cached = _CACHE.get(id(file))
     if cached is None or cached[0] is not file:
@@ -35,21 +37,29 @@ _CACHE: dict[int, tuple[SourceFile, tuple[Workaround, ...]]] = {}
 
 
 def _walk(file: SourceFile) -> Iterator[Workaround]:
-    first_import: str = ""
+    drawn = next(_drawing(file.tree.body), None)
     alone: set[int] = set()  # calls whose answer nobody looks at
     for node in _in_order(file.tree):
+        late = drawn[0] if drawn is not None and getattr(node, "lineno", 0) > drawn[1] else ""
         if isinstance(node, ast.Expr):
             alone.add(id(node.value))
-        if isinstance(node, ast.Import | ast.ImportFrom) and not first_import:
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                yield from _assigned(file, target, node, late)
+        elif isinstance(node, ast.Call):
+            yield from _called(file, node, late, id(node) in alone)
+
+
+def _drawing(body: Sequence[ast.stmt]) -> Iterator[tuple[str, int]]:
+    """What a module imports, when it is imported itself, that chooses a backend: its name and line."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module or ''}.{name}" for name in names]
-            first_import = next((n for n in names if _DRAWS.match(n)), "")
-        elif isinstance(node, ast.Assign):
-            for target in node.targets:
-                yield from _assigned(file, target, node, first_import)
-        elif isinstance(node, ast.Call):
-            yield from _called(file, node, first_import, id(node) in alone)
+            yield from ((name, node.lineno) for name in names if _DRAWS.match(name))
+        elif isinstance(node, ast.If | ast.Try | ast.With):
+            yield from _drawing(node.body)
 
 
 def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
