@@ -293,9 +293,9 @@ def section(scripts: Sequence[Script], labels: Mapping[str, Any]) -> str:
         lines.append(f"- {key} (line {places}): {unlabelled.get(key, 'wrong, or not judged yet')}")
     if not by_key:
         lines.append("- none")
-    disputed = [label for label in every if label.name in arguments and label not in missed]
+    disputed = [label for label in every if label.name in arguments and not label.found and label not in missed]
     if disputed:
-        lines += ["", "Labels that we would put otherwise:", ""]
+        lines += ["", "Labels that are not certain, or out of scope, and were not found:", ""]
         lines += [f"- {label.name}: {arguments[label.name]}" for label in disputed]
     return "\n".join(lines)
 

@@ -55,7 +55,7 @@ def centre_crop(image, area=0.9):
 
 
 def upright(frame):
-    return np.flipud(frame)
+    return np.flipud(frame)  # expect: VD201
 
 
 def rotated(frame):
@@ -66,7 +66,7 @@ TURN = {"libero": upright, "simpler": lambda frame: frame}
 
 
 def picture(obs, simulator="libero"):
-    frame = TURN[simulator](obs["agentview_image"])  # expect: VD201
+    frame = TURN[simulator](obs["agentview_image"])
     image = through_jpeg(Image.fromarray(frame)).resize((224, 224), Image.LANCZOS)
     return centre_crop(image)
 

@@ -23,11 +23,11 @@ class Episode:
 
     def begin(self):
         self.env.reset()
-        self.obs = self.env.set_init_state(self.state)  # expect: VD601
+        self.obs = self.env.set_init_state(self.state)
 
     def run(self, policy):
         self.begin()
-        for _ in range(self.limit):
+        for _ in range(self.limit):  # expect: VD601
             action = policy.act(self.obs, self.instruction)
             self.obs, _, done, _ = self.env.step(action.tolist())
             if done:
