@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 
 from vladoctor.lint.facts import Workaround
@@ -25,15 +26,13 @@ def found(files: Iterable[SourceFile]) -> tuple[Workaround, ...]:
 def _of(file: SourceFile) -> tuple[Workaround, ...]:
     if not _WORDS.search(file.text):
         return ()
-    cached = _CACHE.get(id(file))
-    if cached is None or cached[0] is not file:
-        if len(_CACHE) > 2048:
-            _CACHE.clear()
-        cached = _CACHE[id(file)] = (file, tuple(_walk(file)))
-    return cached[1]
+    if file not in _CACHE:
+        _CACHE[file] = tuple(_walk(file))
+    return _CACHE[file]
 
 
-_CACHE: dict[int, tuple[SourceFile, tuple[Workaround, ...]]] = {}
+# Several loops share files; what is kept goes with the file.
+_CACHE: weakref.WeakKeyDictionary[SourceFile, tuple[Workaround, ...]] = weakref.WeakKeyDictionary()
 
 
 def _walk(file: SourceFile) -> Iterator[Workaround]:
