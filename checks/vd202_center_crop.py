@@ -300,10 +300,14 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         if expected < 1
         else "Leave the crop out.",
         severity=Severity.FIX,
-        evidence={"expected": expected, "seen": round(seen, 4)},
+        evidence={"expected": _share(expected), "seen": _share(seen)},
         place=place,
         trail=wrong.trail,
     )
+
+
+def _share(area: float) -> str:
+    return f"side {longest_side(area):.3f} (area {area:.2f}), in the middle" if area < 1 else "the whole frame"
 
 
 CHECK = Check(

@@ -418,7 +418,10 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             f"at {rendered[0]}x{rendered[1]} and resized.",
             remedy=f"Make the environment with camera_heights={rendered[0]}, camera_widths={rendered[1]}.",
             severity=Severity.LOOK,
-            evidence={"expected": list(rendered), "seen": list(way.rendered)},
+            evidence={
+                "expected": f"{rendered[0]} x {rendered[1]}",
+                "seen": f"{way.rendered[0]} x {way.rendered[1]}",
+            },
             place=facts.rendered_at.place or slot.way.place,
             trail=slot.way.trail,
         )

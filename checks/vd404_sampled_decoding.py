@@ -166,7 +166,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         message="The ids of the action are drawn at random (do_sample=True); this family takes the best one.",
         remedy="`do_sample=False`.",
         severity=Severity.FIX,
-        evidence={"expected": False, "seen": True},
+        evidence={"expected": "do_sample=False", "seen": "do_sample=True"},
         place=wrong.place,
         fix=replaced(wrong.place, "False", "take the best id: do_sample=False", safe=True),
     )

@@ -47,7 +47,7 @@ that was rounded to bfloat16 half a bin is not seen. Where the answer was change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,7 +199,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             remedy=f"`k = np.clip({last} - ids, 0, {bins - 2})`, then the centres of the bins, "
             f"`-1 + (k + 0.5) * 2 / {bins - 1}`.",
             severity=Severity.STOP if max(off) > limits["stop_bins"] else Severity.FIX,
-            evidence={"expected": [round(one, 4) for one in wanted], "seen": [value for _, value in decode.pairs]},
+            evidence={"expected": _pairs(decode.pairs, wanted), "seen": _pairs(decode.pairs)},
             place=place,
             trail=trail,
         )
@@ -212,10 +212,16 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             "decoded.",
             remedy="`np.where(mask, 0.5 * (n + 1) * (q99 - q01) + q01, n)` with the statistics' own mask.",
             severity=Severity.FIX,
-            evidence={"expected": list(mask), "seen": "no mask"},
+            evidence={"expected": "the gripper as decoded", "seen": "the gripper un-normalised"},
             place=decode.unnormalised or place,
             trail=trail,
         )
+
+
+def _pairs(pairs: Sequence[tuple[int, float]], values: Sequence[float] | None = None) -> str:
+    """Ids and what they are decoded to: "31744: 0.996, 31999: -0.996"."""
+    shown = values if values is not None else [value for _, value in pairs]
+    return ", ".join(f"{id_}: {value:.3g}" for (id_, _), value in zip(pairs, shown, strict=True))
 
 
 CHECK = Check(

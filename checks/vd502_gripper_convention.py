@@ -486,7 +486,10 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         + f"; the policy says {model_open:g} for open, the environment opens at {opens:g}.",
         remedy=_remedy(str(rule)),
         severity=Severity.STOP,
-        evidence={"expected": str(rule), "seen": [list(pair) for pair in pairs]},
+        evidence={
+            "expected": str(rule),
+            "seen": ", ".join(f"{value:g} -> {command:g}" for value, command in dict.fromkeys(pairs)),
+        },
         place=wrong.place,
         trail=wrong.trail,
     )

@@ -554,7 +554,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         message=f"What is executed is not what the policy answered: {'; '.join(said)}.",
         remedy="Execute the un-normalised action as it is: its units are the environment's.",
         severity=Severity.STOP,
-        evidence={"seen": [list(arm) for arm in wrong.value.arm or ()]},
+        evidence={"expected": "each value as the policy answered it", "seen": "; ".join(said)},
         place=wrong.place,
         trail=wrong.trail,
     )

@@ -268,7 +268,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         'np.concatenate((obs["robot0_eef_pos"], quat2axisangle(obs["robot0_eef_quat"]), '
         'obs["robot0_gripper_qpos"]))\n```',
         severity=Severity.STOP if len(wrong.value) == len(layout) else Severity.FIX,
-        evidence={"expected": list(layout), "seen": list(wrong.value)},
+        evidence={"expected": " ".join(layout), "seen": " ".join(wrong.value)},
         place=wrong.place,
         trail=wrong.trail,
     )

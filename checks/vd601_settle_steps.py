@@ -166,8 +166,8 @@ def _gripper_closed(loop: Loop) -> None:
 def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Compare the steps between reset and the first query with the profile's; LIBERO's objects have to fall first."""
     expected = facts.profile.get("loop.settle_steps")
-    unstated = expected is None and not facts.profile.states("loop.settle_steps")
-    if expected is None and facts.environment == "libero" and unstated:
+    unstated = expected is None
+    if unstated and facts.environment == "libero":
         expected = (
             5  # LIBERO's own evaluation: Lifelong-Robot-Learning/LIBERO@8f1084e libero/lifelong/metric.py:119-122
         )
@@ -186,7 +186,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             remedy=f"After the reset:\n```python\nfor _ in range({expected}):\n    obs, _, _, _ = "
             "env.step([0, 0, 0, 0, 0, 0, -1])\n```",
             severity=Severity.FIX,
-            evidence={"expected": expected, "seen": 0},
+            evidence={"expected": f"{expected} settle steps", "seen": "0 settle steps"},
             place=facts.settle.place,
         )
     elif seen < expected and not unstated and seen < 5:
@@ -194,7 +194,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             message=f"{seen} steps of rest come before the first query; the published evaluation has {expected}.",
             remedy=f"Wait {expected} steps.",
             severity=Severity.LOOK,
-            evidence={"expected": expected, "seen": seen},
+            evidence={"expected": f"{expected} settle steps", "seen": f"{seen} settle steps"},
             place=facts.settle.place,
         )
     else:

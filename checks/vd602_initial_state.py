@@ -212,6 +212,9 @@ def settle(loop: Loop, obs: dict[str, Any]) -> dict[str, Any]:
     return libero.settle(loop.env, obs, loop.settle_steps, loop.settle_action)
 
 
+SEEN = {"missing": "reset", "wiped": "set_init_state, reset", "first": "1 state"}
+
+
 def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Look whether the suite's initial states are set, each once, and not wiped by a reset."""
     expected = facts.profile.get("loop.init_states")
@@ -231,7 +234,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             message=messages[one.value],
             remedy="```python\nenv.reset()\nobs = env.set_init_state(initial_states[episode])\n```",
             severity=Severity.FIX,
-            evidence={"seen": one.value},
+            evidence={"expected": "reset, set_init_state", "seen": SEEN[one.value]},
             place=one.place,
             trail=one.trail,
         )

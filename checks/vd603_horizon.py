@@ -44,7 +44,7 @@ is compared with is the profile's (GR00T N1.6: 720 for all suites).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
@@ -190,7 +190,7 @@ def _doubled(loop: Loop) -> None:
 def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Compare the loop's limit for each suite that it can run with the published one."""
     table = facts.profile.get("loop.horizon")
-    known = table is not None or facts.profile.states("loop.horizon") or facts.environment != "libero"
+    known = table is not None or facts.environment != "libero"
     expected = table if known else LONGEST_DEMONSTRATION
     if not isinstance(expected, Mapping) or not facts.horizon.known or not facts.suites:
         yield unseen(facts.horizon, "the limit of an episode") if expected else Abstention("no limit is published")
@@ -210,7 +210,10 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             message=f"Episodes are cut off: {listed}. Slower successes are lost.",
             remedy="Let each suite run for its own number of steps, settle steps not counted.",
             severity=Severity.FIX,
-            evidence={"expected": {s: want for s, _, want in short}, "seen": {s: have for s, have, _ in short}},
+            evidence={
+                "expected": _steps((s, want) for s, _, want in short),
+                "seen": _steps((s, n) for s, n, _ in short),
+            },
             place=facts.horizon.place,
             trail=facts.horizon.trail,
         )
@@ -220,12 +223,18 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             message=f"Episodes go on longer than published: {listed}.",
             remedy="End them at the published number of steps where the rate is compared with published ones.",
             severity=Severity.LOOK,
-            evidence={"expected": {s: want for s, _, want in long}, "seen": {s: have for s, have, _ in long}},
+            evidence={"expected": _steps((s, want) for s, _, want in long), "seen": _steps((s, n) for s, n, _ in long)},
             place=facts.horizon.place,
             trail=facts.horizon.trail,
         )
     else:
         yield Clear("episodes end where they end in the published evaluation")
+
+
+def _steps(pairs: Iterable[tuple[str, Any]]) -> str:
+    """ "220 steps" of one suite, "libero_10 520 steps, ..." of several."""
+    listed = list(pairs)
+    return ", ".join(f"{steps} steps" if len(listed) == 1 else f"{suite} {steps} steps" for suite, steps in listed)
 
 
 CHECK = Check(

@@ -277,7 +277,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
                 "policy looks like one that hesitates.",
                 remedy="Let it raise, or count the episode apart.",
                 severity=Severity.FIX,
-                evidence={"caught": handler.caught},
+                evidence={"expected": "the exception ends the run", "seen": f"{handler.caught}: zeros"},
                 place=handler.place,
             )
         elif handler.effect == "ignored" and handler.around == "query":
@@ -286,7 +286,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
                 message="When the policy raises, the loop goes on with what it had before, an old action most likely.",
                 remedy="Let it raise, or count the episode apart.",
                 severity=Severity.FIX,
-                evidence={"caught": handler.caught},
+                evidence={"expected": "the exception ends the run", "seen": f"{handler.caught}: ignored"},
                 place=handler.place,
             )
         elif handler.effect == "counted":
@@ -295,7 +295,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
                 message="An exception within the episode counts as a failure of the policy.",
                 remedy="Count episodes that raised apart, and report how many there were.",
                 severity=Severity.LOOK,
-                evidence={"caught": handler.caught},
+                evidence={"expected": "the exception ends the run", "seen": f"{handler.caught}: a failure"},
                 place=handler.place,
             )
     if not said:

@@ -237,7 +237,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         else "No episode can count as a success: what is asked is never set by this environment.",
         remedy="In LIBERO `done` means success: count it, and nothing else.",
         severity=Severity.STOP,
-        evidence={"seen": facts.success.value},
+        evidence={"expected": "done", "seen": str(facts.success.value)},
         place=facts.success.place,
         trail=facts.success.trail,
     )

@@ -138,6 +138,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             message="The policy is put to train mode and evaluated in it: dropout draws at random.",
             remedy="`model.eval()` before the first query.",
             severity=Severity.FIX,
+            evidence={"expected": "eval mode", "seen": "train mode"},
             place=facts.training.place,
         )
     else:

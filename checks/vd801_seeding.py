@@ -219,7 +219,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         "objects even where initial states are set.",
         remedy=f"`env.seed({expected})` after making it.",
         severity=Severity.LOOK,
-        evidence={"expected": expected},
+        evidence={"expected": f"env.seed({expected})", "seen": "none"},
         place=facts.environment_seed.place,
     )
 

@@ -156,7 +156,7 @@ class Interpreter:
         self.visited: set[int] = set()
         self.made: dict[int, tuple[Loop, ...]] = {}
         self.steps = 0
-        self.deadline = time.monotonic() + seconds
+        self.deadline = time.process_time() + seconds
         self._ids = itertools.count(1)
         self._modules: dict[int, int] = {}
         self._pending: set[tuple[int, str]] = set()
@@ -315,7 +315,7 @@ class Interpreter:
 
     def _spend(self) -> None:
         self.steps += 1
-        if self.steps > STEPS or (self.steps % 256 == 0 and time.monotonic() > self.deadline):
+        if self.steps > STEPS or (self.steps % 256 == 0 and time.process_time() > self.deadline):
             raise OutOfBudget
 
     def _expression_statement(self, node: ast.Expr) -> bool:

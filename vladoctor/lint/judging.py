@@ -33,6 +33,8 @@ def unseen(fact: Fact[Any], what: str) -> Abstention:
 def open_command(facts: SourceFacts) -> float | None:
     """The command that opens the environment's gripper; None where it is not known."""
     known = facts.profile.get("gripper.environment_open")
+    if known is None and facts.environment == "libero":
+        return -1  # robosuite 1.4.0 models/grippers/panda_gripper.py:43-62
     return known if known is not None else OPENS.get(facts.robot)
 
 

