@@ -491,9 +491,9 @@ def image_item(interp: Interpreter, image: Image, index: Value, node: ast.AST) -
             step = plain(part.step) if part.step is not None else None
             if step == -1 and part.low is None and part.high is None:
                 reverse.append(axis - 1)
-            elif part.step is not None and step not in (1, None):
-                return unknown("a stride", image)
-            elif part.step is not None and step is None and not isinstance(part.step, Const):
+            elif (part.step is not None and step not in (1, None)) or (
+                part.step is not None and step is None and not isinstance(part.step, Const)
+            ):
                 return unknown("a stride", image)
             elif (part.low is not None or part.high is not None) and letter in "HW":
                 at = "HW".index(letter)

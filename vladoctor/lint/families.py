@@ -51,11 +51,12 @@ BASE_CHECKPOINTS = frozenset({"openvla/openvla-7b", "openvla-7b", "openvla/openv
 BASE_KEYS = frozenset(
     {"austin_buds_dataset_converted_externally_to_rlds", "austin_sailor_dataset_converted_externally_to_rlds",
      "austin_sirius_dataset_converted_externally_to_rlds", "bc_z", "berkeley_autolab_ur5", "berkeley_cable_routing",
-     "berkeley_fanuc_manipulation", "bridge_orig", "cmu_stretch", "dlr_edan_shared_control_converted_externally_to_rlds",
-     "dobbe", "fmb_dataset", "fractal20220817_data", "furniture_bench_dataset_converted_externally_to_rlds",
-     "iamlab_cmu_pickup_insert_converted_externally_to_rlds", "jaco_play", "kuka",
-     "nyu_franka_play_dataset_converted_externally_to_rlds", "roboturk", "stanford_hydra_dataset_converted_externally_to_rlds",
-     "taco_play", "toto", "ucsd_kitchen_dataset_converted_externally_to_rlds", "utaustin_mutex", "viola"}
+     "berkeley_fanuc_manipulation", "bridge_orig", "cmu_stretch",
+     "dlr_edan_shared_control_converted_externally_to_rlds", "dobbe", "fmb_dataset", "fractal20220817_data",
+     "furniture_bench_dataset_converted_externally_to_rlds", "iamlab_cmu_pickup_insert_converted_externally_to_rlds",
+     "jaco_play", "kuka", "nyu_franka_play_dataset_converted_externally_to_rlds", "roboturk",
+     "stanford_hydra_dataset_converted_externally_to_rlds", "taco_play", "toto",
+     "ucsd_kitchen_dataset_converted_externally_to_rlds", "utaustin_mutex", "viola"}
 )  # fmt: skip
 """Keys of openvla-7b's statistics (OpenHelix-Team/VLA-Adapter@838a36d pretrained_models/configs/config.json)."""
 

@@ -22,7 +22,6 @@ from vladoctor.lint.sources import SourceFile, Sources
 from vladoctor.lint.values import (
     NONE,
     UNKNOWN,
-    WORLDS,
     Alt,
     Bound,
     Class,
@@ -169,6 +168,7 @@ class Interpreter:
         self.masks: list[tuple[bool, ...] | None] = []
         self.whens: list[When] = []
         self.tries: list[ast.AST] = []
+        self._pending_writes: list[tuple[ast.expr, Value]] = []
         self.breaks: list[list[Heap]] = []
         self.continues: list[list[Heap]] = []
 
@@ -334,9 +334,8 @@ class Interpreter:
         for argument in call.args:
             if isinstance(argument, ast.Name):
                 value = self.lookup(argument.id, self.frames[-1].scopes, self.source)
-                if isinstance(value, Num) and value.native is not None and value.samples[0] is not None:
-                    if any(hasattr(one, "shape") and one.shape for one in value.samples):
-                        self._write_back(argument, unknown("given to something unknown", value))
+                if isinstance(value, Num) and value.native is not None and arrays.rows(value):
+                    self._write_back(argument, unknown("given to something unknown", value))
 
     def _assign(self, node: ast.Assign) -> bool:
         value = self.eval(node.value)
@@ -560,7 +559,7 @@ class Interpreter:
     def _for(self, node: ast.For | ast.AsyncFor) -> bool:
         iterable = self.eval(node.iter)
         items = self.items(iterable)
-        if items is not None and len(items) <= UNROLLED and not isinstance(iterable, Thing):
+        if items is not None and len(items) <= UNROLLED and not (isinstance(iterable, Thing) and _steps(node)):
             return self._unrolled(node, items, iterable)
         element, count = self.element(iterable, node.iter)
         return self._looped(node, count, (), lambda: self.assign(node.target, element))
@@ -949,11 +948,10 @@ class Interpreter:
             if isinstance(statement, ast.Assign):
                 if any(isinstance(target, ast.Name) and target.id == name for target in statement.targets):
                     value = statement.value
-            elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                if statement.target.id == name:
-                    value = statement.value
-                    if value is None:
-                        return None
+            elif isinstance(statement, ast.AnnAssign) and _named(statement.target, name):
+                value = statement.value
+                if value is None:
+                    return None
             if value is not None:
                 found_value = self.eval_in(value, cls.source, cls.scopes)
                 annotated = isinstance(statement, ast.AnnAssign)
@@ -1535,8 +1533,6 @@ class Interpreter:
                     self._write_back(argument, value)
             self._pending_writes = []
 
-    _pending_writes: list[tuple[ast.expr, Value]] = []
-
     def call(self, func: Value, args: tuple[Value, ...], kwargs: dict[str, Value], node: ast.AST) -> Value:
         """Call something."""
         if isinstance(func, Alt):
@@ -1628,9 +1624,12 @@ class Interpreter:
                 return self.eval(func.node.body)
             if self._block(func.node.body):
                 frame.returns.append((self.heap, NONE, (), None))
-            elif len(frame.returns) > 1 and all(plain(value) is True for _, value, _, _ in frame.returns):
-                if any(event.kind == "step" for event in self.events[before:]):
-                    self.event("always", frame.returned_at[-1])
+            elif (
+                len(frame.returns) > 1
+                and all(plain(value) is True for _, value, _, _ in frame.returns)
+                and any(event.kind == "step" for event in self.events[before:])
+            ):
+                self.event("always", frame.returned_at[-1])
             result = self._result(frame)
         finally:
             self.breaks, self.continues = held
@@ -1646,7 +1645,7 @@ class Interpreter:
     def _result(self, frame: _Frame) -> Value:
         if not frame.returns:
             return UNKNOWN
-        heap, value, when, mask = frame.returns[-1]
+        heap, value, when, _ = frame.returns[-1]
         found: list[tuple[When, Value]] = [(when, value)]
         for other_heap, other, other_when, other_mask in reversed(frame.returns[:-1]):
             heap = self.join(other_heap, heap, other_when, (), other_mask)
@@ -1846,9 +1845,9 @@ def fields(cls: Class) -> list[str]:
         if isinstance(base, Class):
             names += [name for name in fields(base) if name not in names]
     for statement in cls.node.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if statement.target.id not in names:
-                names.append(statement.target.id)
+        target = statement.target if isinstance(statement, ast.AnnAssign) else None
+        if isinstance(target, ast.Name) and target.id not in names:
+            names.append(target.id)
     return names
 
 
@@ -1877,6 +1876,15 @@ def _fills(statement: ast.stmt) -> bool:
         name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
         return name in ("update", "append") or "register" in name
     return False
+
+
+def _steps(node: ast.For | ast.AsyncFor) -> bool:
+    """Whether a loop's own body steps or resets something: then it is gone through once, however short it is."""
+    return any(isinstance(one, ast.Attribute) and one.attr in ("step", "reset") for one in _within(node.body))
+
+
+def _named(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def _is_name(node: ast.AST) -> bool:

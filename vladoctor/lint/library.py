@@ -40,7 +40,6 @@ from vladoctor.lint.values import (
     Text,
     Thing,
     Tup,
-    Unknown,
     Value,
     alternatives,
     numbers,
@@ -59,16 +58,17 @@ Args = tuple[Value, ...]
 Kwargs = dict[str, Value]
 
 LIBRARIES = frozenset(
-    {"numpy", "torch", "tensorflow", "cv2", "PIL", "torchvision", "transformers", "libero", "robosuite", "gym", "gymnasium",
-     "os", "sys", "math", "json", "time", "random", "argparse", "dataclasses", "pathlib", "collections", "functools",
-     "itertools", "logging", "typing", "re", "copy", "datetime", "draccus", "tyro", "hydra", "omegaconf", "tqdm", "wandb",
-     "imageio", "matplotlib", "scipy", "einops", "jax", "flax", "lerobot", "requests", "fastapi", "uvicorn", "pydantic",
-     "simpler_env", "mani_skill", "mani_skill2_real2sim", "octo", "openpi_client", "peft", "accelerate", "h5py", "yaml",
-     "collections.abc", "enum", "abc", "contextlib", "subprocess", "shutil", "warnings", "io", "base64", "pickle", "mujoco",
-     "dm_control", "timm", "tokenizers", "huggingface_hub", "websockets", "zmq", "msgpack", "json_numpy", "transforms3d",
-     "safetensors", "absl", "click", "typer", "fire", "simple_parsing", "pyrallis", "attr", "attrs", "rich", "threading",
-     "multiprocessing", "queue", "uuid", "tempfile", "glob", "string", "operator", "statistics", "traceback", "signal",
-     "socket", "urllib", "pandas", "sklearn", "moviepy", "IPython", "ipywidgets", "google"}
+    {"numpy", "torch", "tensorflow", "cv2", "PIL", "torchvision", "transformers", "libero", "robosuite", "gym",
+     "gymnasium", "os", "sys", "math", "json", "time", "random", "argparse", "dataclasses", "pathlib", "collections",
+     "functools", "itertools", "logging", "typing", "re", "copy", "datetime", "draccus", "tyro", "hydra",
+     "omegaconf", "tqdm", "wandb", "imageio", "matplotlib", "scipy", "einops", "jax", "flax", "lerobot", "requests",
+     "fastapi", "uvicorn", "pydantic", "simpler_env", "mani_skill", "mani_skill2_real2sim", "octo", "openpi_client",
+     "peft", "accelerate", "h5py", "yaml", "collections.abc", "enum", "abc", "contextlib", "subprocess", "shutil",
+     "warnings", "io", "base64", "pickle", "mujoco", "dm_control", "timm", "tokenizers", "huggingface_hub",
+     "websockets", "zmq", "msgpack", "json_numpy", "transforms3d", "safetensors", "absl", "click", "typer", "fire",
+     "simple_parsing", "pyrallis", "attr", "attrs", "rich", "threading", "multiprocessing", "queue", "uuid",
+     "tempfile", "glob", "string", "operator", "statistics", "traceback", "signal", "socket", "urllib", "pandas",
+     "sklearn", "moviepy", "IPython", "ipywidgets", "google"}
 )  # fmt: skip
 """Libraries: modules of these names are not looked for in the project."""
 
@@ -153,7 +153,7 @@ def call(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.A
 
 
 def _written(interp: Interpreter, short: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
-    """numpy's functions that write into their first argument; None for any other."""
+    """Numpy's functions that write into their first argument; None for any other."""
     if not args or not isinstance(args[0], Num) or not isinstance(node, ast.Call) or not node.args:
         return None
     if short == "put" and len(args) >= 3:
@@ -621,9 +621,9 @@ def text_method(
 
 
 _TEXT_METHODS = frozenset(
-    {"lower", "upper", "strip", "lstrip", "rstrip", "replace", "split", "startswith", "endswith", "title", "capitalize",
-     "removeprefix", "removesuffix", "splitlines", "rsplit", "partition", "rpartition", "isdigit", "find", "count",
-     "casefold", "swapcase", "zfill"}
+    {"lower", "upper", "strip", "lstrip", "rstrip", "replace", "split", "startswith", "endswith", "title",
+     "capitalize", "removeprefix", "removesuffix", "splitlines", "rsplit", "partition", "rpartition", "isdigit",
+     "find", "count", "casefold", "swapcase", "zfill"}
 )  # fmt: skip
 
 
@@ -1438,7 +1438,7 @@ def _post(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.
 
 
 def _axis_angle(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: ast.AST) -> Value | None:
-    """robosuite's own conversion (robosuite 1.4.0 utils/transform_utils.py): x y z w to an axis times an angle."""
+    """Robosuite's own conversion (robosuite 1.4.0 utils/transform_utils.py): x y z w to an axis times an angle."""
     import numpy as np
 
     def do(quat: Any) -> Any:
@@ -1492,7 +1492,7 @@ _BY_LAST_NAME: Mapping[str, Callable[..., Value | None]] = {
     "create_trained_policy": _load_named,
     "make_policy": _load_named,
     "make": _environment,
-    **{name: _environment for name in (*robots.RAW_ENVIRONMENTS, *robots.VECTOR_ENVIRONMENTS)},
+    **dict.fromkeys((*robots.RAW_ENVIRONMENTS, *robots.VECTOR_ENVIRONMENTS), _environment),
     "get_benchmark_dict": _benchmarks,
     "get_benchmark": _benchmark,
     "get_libero_path": _libero_path,
@@ -1512,12 +1512,15 @@ _BY_LAST_NAME: Mapping[str, Callable[..., Value | None]] = {
     "ActionTokenizer": lambda interp, name, args, kwargs, node: Thing("action_tokenizer"),
 }
 
+BUFFER = Obj(None, {}, "io.BytesIO")
+
 _FUNCTIONS: dict[str, Handler] = {
     **{f"builtins.{name}": do for name, do in {
         "len": _len, "range": _range, "enumerate": _enumerate, "zip": _zip, "list": _listed, "set": _listed,
         "tuple": _tupled, "sorted": _listed, "iter": _first, "dict": _dicted, "str": _str, "int": _number(int),
-        "float": _number(float), "bool": _bool, "abs": _arithmetic(abs), "min": _arithmetic(min), "max": _arithmetic(max),
-        "sum": _arithmetic(sum), "round": _arithmetic(round), "isinstance": _isinstance, "hasattr": _hasattr,
+        "float": _number(float), "bool": _bool, "abs": _arithmetic(abs), "min": _arithmetic(min),
+        "max": _arithmetic(max), "sum": _arithmetic(sum), "round": _arithmetic(round),
+        "isinstance": _isinstance, "hasattr": _hasattr,
         "getattr": _getattr, "setattr": _setattr, "map": _map, "next": _next, "any": _any, "all": _all,
         "reversed": _reversed, "slice": _slice, "print": _none, "filter": _nothing, "type": _nothing,
         "input": lambda i, a, k, n: Text((Hole("instruction"),), i.place(n)), "frozenset": _listed, "vars": _copied,
@@ -1536,7 +1539,7 @@ _FUNCTIONS: dict[str, Handler] = {
     "omegaconf.OmegaConf.to_container": _first,
     "builtins.open": lambda i, a, k, n: Thing("file", info={"path": a[0]}) if a else UNKNOWN,
     "builtins.chr": _chr,
-    "io.BytesIO": lambda i, a, k, n: a[0] if a and isinstance(a[0], Ref | Image) else i.new(Obj(None, {}, "io.BytesIO")),
+    "io.BytesIO": lambda i, a, k, n: a[0] if a and isinstance(a[0], Ref | Image) else i.new(BUFFER),
     "os.path.join": _join_path,
     "os.path.expanduser": _first,
     "os.path.abspath": _first,

@@ -33,7 +33,6 @@ from vladoctor.lint.sources import SourceFile
 from vladoctor.lint.values import (
     WORLDS,
     Const,
-    Counter,
     Ext,
     Hole,
     Image,
@@ -310,7 +309,7 @@ class _Reader:
         )
 
     def _published(self, checkpoint: Fact[str]) -> bool:
-        """Whether a policy of LeRobot is a published one: its slots are named as theirs, and nothing is loaded into it."""
+        """Whether a policy of LeRobot is a published one: slots named as theirs, and nothing loaded into it."""
         slots = {name for query in self.queries for name, _ in query.data["asked"].images}
         ours = {"observation.images.image", "observation.images.image2", "observation.image", "observation.image2"}
         named = {name for name in slots if name.startswith("observation.")}
@@ -456,7 +455,7 @@ class _Reader:
         return _fact_of(values, action, where)
 
     def _step_place(self) -> Place:
-        """Where the answer is executed: the call of env.step, or of the helper around it that other steps use as well."""
+        """Where the answer is executed: the call of env.step, or of the helper around it that others use too."""
         if not self.steps:
             return self.query.place
         step = self.steps[0]
@@ -1007,7 +1006,7 @@ def _action_of(interp: Interpreter, value: Value) -> Action | None:
 
 
 def _action_of_tokens(number: Num) -> Action | None:
-    """The gripper's way after ids were decoded by the loop: what its own decoder makes of the id, and what is executed."""
+    """The gripper's way after the loop decoded ids: what its own decoder makes of one, and what is executed."""
     whole = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.whole or number.samples]
     out = [np.ravel(np.asarray(sample, dtype=float)) for sample in number.samples]
     if any(len(one) != 7 for one in (*out, *whole)):
@@ -1140,12 +1139,11 @@ def _zeros(node: ast.expr) -> bool:
             and one.func.attr in ("zeros", "zeros_like")
         ):
             return True
-        if isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mult) and isinstance(one.left, ast.List):
-            if all(isinstance(item, ast.Constant) and item.value == 0 for item in one.left.elts):
-                return True
-        if isinstance(one, ast.List) and len(one.elts) >= 6:
-            if all(isinstance(item, ast.Constant) and item.value == 0 for item in one.elts):
-                return True
+        times = isinstance(one, ast.BinOp) and isinstance(one.op, ast.Mult) and isinstance(one.left, ast.List)
+        listed = one.left if times and isinstance(one, ast.BinOp) else one
+        items = listed.elts if isinstance(listed, ast.List) and (times or len(listed.elts) >= 6) else None
+        if items is not None and all(isinstance(item, ast.Constant) and item.value == 0 for item in items):
+            return True
     return False
 
 

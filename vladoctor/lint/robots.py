@@ -64,8 +64,8 @@ RAW_ENVIRONMENTS = frozenset({"OffScreenRenderEnv", "ControlEnv", "SegmentationR
 VECTOR_ENVIRONMENTS = frozenset({"DummyVectorEnv", "SubprocVectorEnv", "RayVectorEnv", "BaseVectorEnv"})
 
 QUERIES = frozenset(
-    {"predict_action", "select_action", "infer", "sample_actions", "get_action", "act", "inference", "get_vla_action",
-     "predict_action_chunk", "select_action_chunk", "get_actions", "predict", "generate", "query"}
+    {"predict_action", "select_action", "infer", "sample_actions", "get_action", "act", "inference",
+     "get_vla_action", "predict_action_chunk", "select_action_chunk", "get_actions", "predict", "generate", "query"}
 )  # fmt: skip
 SURE_QUERIES = frozenset(
     {"predict_action", "select_action", "infer", "sample_actions", "get_vla_action", "predict_action_chunk"}
@@ -410,8 +410,7 @@ def _gather(interp: Interpreter, value: Value, name: str, found: _Gathering, dep
         content = interp.content(value)
         if isinstance(content, Dict):
             for key, item in content.items.items():
-                inner = str(key) if name.startswith("#") or depth else str(key)
-                _gather(interp, item, inner, found, depth + 1)
+                _gather(interp, item, str(key), found, depth + 1)
             if content.rest is not None:
                 _gather(interp, content.rest, name, found, depth + 1)
         elif isinstance(content, List):
@@ -859,8 +858,8 @@ def decoded(interp: Interpreter, ids: Value, node: ast.AST) -> Value:
 
 
 _SAME_MODEL = frozenset(
-    {"to", "cuda", "cpu", "half", "bfloat16", "float", "eval", "train", "requires_grad_", "compile", "merge_and_unload",
-     "prepare", "unwrap", "module"}
+    {"to", "cuda", "cpu", "half", "bfloat16", "float", "eval", "train", "requires_grad_", "compile",
+     "merge_and_unload", "prepare", "unwrap", "module"}
 )  # fmt: skip
 
 
@@ -943,7 +942,8 @@ def delegated(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: 
             or (args[5] if short == "get_vla_action" and len(args) > 5 else None)
         )
         event = interp.event(
-            "query", node, owner=UNKNOWN, method=short, args=args, kwargs={"unnorm_key": key} if key is not None else {},
+            "query", node, owner=UNKNOWN, method=short, args=args,
+            kwargs={"unnorm_key": key} if key is not None else {},
             asked=asked, family="openvla", where=checkpoint, official=True, crop=crop,
         )  # fmt: skip
         return samples(interp, event, "01", None)

@@ -1,4 +1,4 @@
-"""Where to begin: a file as a program, and functions and classes that no program reached, with what their parameters say.
+"""Where to begin: a file as a program, and functions and classes that no program reached, by their parameters.
 
 A parameter's name is a weak hint. It is believed only here, where nobody calls the function, and only for what it can
 be: a picture of which nothing is known, an instruction, an observation.
@@ -40,9 +40,10 @@ def parts(file: SourceFile, visited: set[int]) -> Iterator[Entry]:
                 yield _function(file, node, visited)
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
-                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
-                    if id(method) not in visited and method.name != "__init__" and _QUERY.search(_text(file, method)):
-                        yield _method(file, node, method, visited)
+                if not isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) or id(method) in visited:
+                    continue
+                if method.name != "__init__" and _QUERY.search(_text(file, method)):
+                    yield _method(file, node, method, visited)
 
 
 def _text(file: SourceFile, node: ast.stmt) -> str:

@@ -1,9 +1,8 @@
-"""Linting paths: which files are read, from where the program is followed, and what the checks say of what was found."""
+"""Linting paths: which files are read, where a program is followed from, and what the checks say of it."""
 
 from __future__ import annotations
 
 import ast
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from vladoctor.lint.facts import SourceFacts
 from vladoctor.lint.interpret import SECONDS, Interpreter, OutOfBudget
 from vladoctor.lint.read import loops
 from vladoctor.lint.result import LintResult, Skipped
-from vladoctor.lint.sources import SourceFile, Sources, imports, may_lead, may_matter, parse, read_bytes, walk
+from vladoctor.lint.sources import SourceFile, Sources, absolute, imports, may_lead, may_matter, parse, read_bytes, walk
 from vladoctor.places import Place
 from vladoctor.profiles.files import load_profile
 
@@ -89,13 +88,13 @@ class _Reading:
         candidates = [file for path in walk(paths) if (file := self._candidate(path)) is not None]
         visited: set[int] = set()
         found: list[tuple[int, SourceFacts]] = []
-        order = {os.path.abspath(file.path): index for index, file in enumerate(candidates)}
+        order = {absolute(file.path): index for index, file in enumerate(candidates)}
         for index, file in enumerate(candidates):
             for one in self._follow(file, visited, program=True):
-                found.append((order.get(os.path.abspath(one.place.file), index), one))
+                found.append((order.get(absolute(Path(one.place.file)), index), one))
         for index, file in enumerate(candidates):
             for one in self._follow(file, visited, program=False):
-                found.append((order.get(os.path.abspath(one.place.file), index), one))
+                found.append((order.get(absolute(Path(one.place.file)), index), one))
         seen: set[tuple[str, int]] = set()
         for _, one in sorted(found, key=lambda pair: (pair[0], pair[1].place.line)):
             if (one.place.file, one.place.line) not in seen or one.kind == "loop":

@@ -102,12 +102,17 @@ class SourceFile:
         return " ".join(" ".join(one if isinstance(one, str) else one.decode(errors="ignore") for one in lines).split())
 
 
+def absolute(path: Path) -> str:
+    """The one name of a file, whatever folder it is named from."""
+    return os.path.normpath(path.absolute())
+
+
 def walk(paths: Sequence[Path]) -> Iterator[Path]:
     """Every script and notebook below the paths, in the order of their names; each once."""
     seen: set[str] = set()
     for path in paths:
         for found in _below(path):
-            key = os.path.abspath(found)
+            key = absolute(found)
             if key not in seen:
                 seen.add(key)
                 yield found
@@ -155,7 +160,7 @@ def imports(data: bytes) -> Iterator[tuple[str, int]]:
 def read_bytes(path: Path) -> bytes | Skipped:
     """What stands in a file; `Skipped` where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as error:
         return Skipped(Place(str(path)), f"cannot be read: {error.strerror or error}")
@@ -230,11 +235,11 @@ class Sources:
         self._exists: dict[str, Path | None] = {}
 
     def add(self, file: SourceFile) -> None:
-        self._files[os.path.abspath(file.path)] = file
+        self._files[absolute(file.path)] = file
 
     def get(self, path: Path) -> SourceFile | None:
         """A file of the project; None where it cannot be read or is no Python."""
-        key = os.path.abspath(path)
+        key = absolute(path)
         if key not in self._files:
             data = read_bytes(path)
             self._files[key] = data if isinstance(data, Skipped) else parse(path, data)
@@ -257,9 +262,9 @@ class Sources:
             for _ in range(level - 1):
                 folder = folder.parent
             return self._in(folder, name)
-        own = os.path.abspath(importer.path)
+        own = absolute(importer.path)
         return next(
-            (path for base in self._bases(folder) if (path := self._in(base, name)) and os.path.abspath(path) != own),
+            (path for base in self._bases(folder) if (path := self._in(base, name)) and absolute(path) != own),
             None,
         )
 
@@ -267,7 +272,7 @@ class Sources:
         """A YAML file of the project and the root of its nodes; None where it is not found or is no YAML."""
         for base in self._bases(importer.path.parent):
             path = base / name
-            if not os.path.isfile(path):
+            if not path.is_file():
                 continue
             data = read_bytes(path)
             if isinstance(data, Skipped):
@@ -285,12 +290,12 @@ class Sources:
         return None
 
     def _bases(self, folder: Path) -> Iterator[Path]:
-        stop = os.path.abspath(self.root)
+        stop = absolute(self.root)
         for _ in range(12):
             yield folder
-            if os.path.isdir(folder / "src"):
+            if (folder / "src").is_dir():
                 yield folder / "src"
-            if os.path.abspath(folder) == stop or folder.parent == folder:
+            if absolute(folder) == stop or folder.parent == folder:
                 return
             folder = folder.parent
 
@@ -300,7 +305,5 @@ class Sources:
         if key not in self._exists:
             file = path.with_name(f"{path.name}.py") if name else None
             package = path / "__init__.py"
-            self._exists[key] = (
-                file if file is not None and os.path.isfile(file) else package if os.path.isfile(package) else None
-            )
+            self._exists[key] = file if file is not None and file.is_file() else package if package.is_file() else None
         return self._exists[key]

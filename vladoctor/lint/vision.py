@@ -461,10 +461,7 @@ def _where(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Va
 
 def _reshape(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     shape = argument(args, kwargs, 1, "shape", "newshape")
-    if len(args) > 2:
-        order = [plain(one) for one in args[1:]]
-    else:
-        order = integers(interp, shape) or []
+    order = [plain(one) for one in args[1:]] if len(args) > 2 else integers(interp, shape) or []
     if not order or not all(isinstance(one, int) for one in order):
         return unknown("a shape", *args)
     return arrays.apply(interp, lambda a: np.reshape(np.asarray(a), order), args[:1], node, "-")
@@ -512,13 +509,19 @@ def _take(interp: Interpreter, image: Image, args: Args, kwargs: Kwargs, node: a
 
 
 _ARRAYS: dict[str, Handler] = {
-    **{name: _array_first(name) for name in ("sign", "abs", "absolute", "round", "rint", "floor", "ceil", "exp", "negative",
-        "maximum", "minimum", "logical_not", "logical_and", "logical_or", "square", "sqrt", "multiply", "add", "subtract",
-        "divide", "tanh", "arctan2", "arccos", "sin", "cos", "dot", "power", "argmin")},
-    **{name: _numpy(name) for name in ("linspace", "zeros", "ones", "full", "arange", "eye", "mean", "sum", "prod", "max",
-        "min", "isnan", "median", "digitize", "repeat", "tile", "atleast_1d", "atleast_2d", "append", "std", "all", "any",
-        "ravel", "zeros_like", "ones_like", "array_equal")},
-    **{name: _maths(name) for name in ("acos", "asin", "atan2", "sqrt", "radians", "degrees", "isclose")},
+    **{name: _array_first(name) for name in (
+        "sign", "abs", "absolute", "round", "rint", "floor", "ceil", "exp", "negative", "maximum", "minimum",
+        "logical_not", "logical_and", "logical_or", "square", "sqrt", "multiply", "add", "subtract", "divide",
+        "tanh", "arctan2", "arccos", "sin", "cos", "dot", "power", "argmin"
+    )},
+    **{name: _numpy(name) for name in (
+        "linspace", "zeros", "ones", "full", "arange", "eye", "mean", "sum", "prod", "max", "min", "isnan",
+        "median", "digitize", "repeat", "tile", "atleast_1d", "atleast_2d", "append", "std", "all", "any", "ravel",
+        "zeros_like", "ones_like", "array_equal"
+    )},
+    **{name: _maths(name) for name in (
+        "acos", "asin", "atan2", "sqrt", "radians", "degrees", "isclose"
+    )},
     "sqrt": _array_first("sqrt"),
     "interp": lambda interp, args, kwargs, node: arrays.apply(interp, np.interp, args[:3], node),
     "isclose": _isclose,
@@ -552,10 +555,12 @@ _ARRAYS: dict[str, Handler] = {
     "round": _image_or(_keep, _array_first("round")),
     "rint": _image_or(_keep, _array_first("rint")),
     "floor": _image_or(_keep, _array_first("floor")),
-    **{name: _image_or(_keep, _pass) for name in ("array", "asarray", "ascontiguousarray", "asanyarray", "copy", "uint8",
-        "float32", "float64", "float16", "float", "int32", "int64", "from_numpy", "as_tensor", "tensor", "FloatTensor",
-        "LongTensor", "cast", "convert_to_tensor", "constant", "device_put", "squeeze_", "contiguous", "nan_to_num",
-        "asfortranarray", "Tensor", "identity")},
+    **{name: _image_or(_keep, _pass) for name in (
+        "array", "asarray", "ascontiguousarray", "asanyarray", "copy", "uint8", "float32", "float64", "float16",
+        "float", "int32", "int64", "from_numpy", "as_tensor", "tensor", "FloatTensor", "LongTensor", "cast",
+        "convert_to_tensor", "constant", "device_put", "squeeze_", "contiguous", "nan_to_num", "asfortranarray",
+        "Tensor", "identity"
+    )},
 }  # fmt: skip
 
 
@@ -872,9 +877,9 @@ _OPENPI: dict[str, Handler] = {
 # -- methods -------------------------------------------------------------------------------------------------------
 
 _KEPT_METHODS = frozenset(
-    {"copy", "contiguous", "to", "cpu", "cuda", "numpy", "detach", "clone", "float", "half", "astype", "type", "byte", "int",
-     "long", "double", "convert", "round", "item", "clamp", "clip", "bool", "requires_grad_", "tobytes_", "bfloat16",
-     "as_subclass", "pin_memory", "asnumpy", "eval_", "mul_"}
+    {"copy", "contiguous", "to", "cpu", "cuda", "numpy", "detach", "clone", "float", "half", "astype", "type",
+     "byte", "int", "long", "double", "convert", "round", "item", "clamp", "clip", "bool", "requires_grad_",
+     "tobytes_", "bfloat16", "as_subclass", "pin_memory", "asnumpy", "eval_", "mul_"}
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What turns a loud error into a silent one, as the source has it: found by its syntax, in every file that a loop uses."""
+"""What turns a loud error into a silent one: found by its syntax, in every file that a loop uses."""
 
 from __future__ import annotations
 
@@ -86,16 +86,15 @@ def _assigned(file: SourceFile, target: ast.expr, node: ast.Assign, late: str) -
 def _called(file: SourceFile, node: ast.Call, late: str, alone: bool) -> Iterator[Workaround]:
     func = node.func
     name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
-    if name == "setattr" and len(node.args) == 3 and isinstance(node.args[1], ast.Constant):
-        if node.args[1].value == "_supports_sdpa":
-            yield Workaround("patched-attention", file.segment(node), file.place(node))
+    literals = [one.value if isinstance(one, ast.Constant) else None for one in node.args]
+    if name == "setattr" and literals[1:2] == ["_supports_sdpa"]:
+        yield Workaround("patched-attention", file.segment(node), file.place(node))
     if name == "from_pretrained" or (name in ("load_state_dict", "load_model") and alone):
         for keyword in node.keywords:
             if keyword.arg == "strict" and isinstance(keyword.value, ast.Constant) and keyword.value.value is False:
                 yield Workaround("strict-false", name, file.place(keyword.value))
-    if name in ("setdefault", "putenv") and late and node.args and isinstance(node.args[0], ast.Constant):
-        if node.args[0].value == "MUJOCO_GL":
-            yield Workaround("late-gl", f"MUJOCO_GL is set after {late} was imported", file.place(node))
+    if name in ("setdefault", "putenv") and late and literals[:1] == ["MUJOCO_GL"]:
+        yield Workaround("late-gl", f"MUJOCO_GL is set after {late} was imported", file.place(node))
 
 
 def _is_environ(node: ast.expr) -> bool:
