@@ -57,6 +57,8 @@ import numpy as np
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.following import Match, matches, track
 from vladoctor.lint.judging import last_place, longest_side, wanted_area
+from vladoctor.lint.judging import last_place, longest_side, replaced, wanted_area
+from vladoctor.places import Fix, Place
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
@@ -303,7 +305,14 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         evidence={"expected": _share(expected), "seen": _share(seen)},
         place=place,
         trail=wrong.trail,
+        fix=_fix(place) if option and expected < 1 else None,
     )
+
+
+def _fix(place: Place | None) -> Fix | None:
+    """Where the option's default is the literal False: True."""
+    literal = place is not None and place.end_line == place.line and place.end_column - place.column == len("False")
+    return replaced(place, "True", "crop the centre by default") if literal else None
 
 
 def _share(area: float) -> str:

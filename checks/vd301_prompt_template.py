@@ -46,6 +46,7 @@ task's is another question (VD302), and so is what the tokenizer makes of a righ
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ from vladoctor.facts.prompt import (
     words_of,
 )
 from vladoctor.lint.facts import Prompt
+from vladoctor.lint.judging import replaced
+from vladoctor.places import Fix
 from vladoctor.profiles import Profile, load_profile
 
 if TYPE_CHECKING:
@@ -246,7 +249,19 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         evidence={"expected": template, "seen": seen.text},
         place=wrong.place,
         trail=wrong.trail,
+        fix=_fix(seen, str(template), lower),
     )
+
+
+def _fix(prompt: Prompt, template: str, lower: bool) -> Fix | None:
+    """Where the prompt is an f-string with the instruction in it and nothing else: the one of training."""
+    if not prompt.filled or prompt.template is None or prompt.by_policy or "{instruction}" not in prompt.text:
+        return None
+    filled = f"{prompt.filled}.lower()" if lower and not prompt.filled.endswith(".lower()") else prompt.filled
+    if any(mark in filled for mark in "\\'\"{}"):
+        return None
+    code = "f" + json.dumps(template.replace("{instruction}", f"{{{filled}}}"))
+    return replaced(prompt.template, code, "the prompt of training, to the character", safe=True)
 
 
 def _differs(prompt: Prompt, template: str, lower: bool) -> bool:

@@ -52,7 +52,7 @@ import numpy as np
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.gripper import gripper_place
 from vladoctor.facts.protocol import beginning
-from vladoctor.lint.judging import unseen
+from vladoctor.lint.judging import replaced, unseen
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
@@ -188,6 +188,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             severity=Severity.FIX,
             evidence={"expected": f"{expected} settle steps", "seen": "0 settle steps"},
             place=facts.settle.place,
+            fix=replaced(facts.settle.value.constant, str(expected), f"wait {expected} steps"),
         )
     elif seen < expected and not unstated and seen < 5:
         yield Problem(

@@ -145,6 +145,7 @@ class Prompt:
         fixed: the instruction is a literal of the source.
         by_policy: the policy makes its prompt of it (a server, a processor, `predict_action(image, text)`).
         template: where the literal stands, for an edit.
+        filled: of an f-string with one expression, the expression as the source has it.
     """
 
     text: str
@@ -152,6 +153,7 @@ class Prompt:
     fixed: bool = False
     by_policy: bool = False
     template: Place | None = None
+    filled: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,10 +221,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Settle:
-    """Steps between reset and the first query, and the action executed meanwhile (None where not known)."""
+    """Steps between reset and the first query.
+
+    Attributes:
+        action: executed meanwhile; None where not known.
+        constant: where a literal says how many.
+    """
 
     steps: int
     action: tuple[float, ...] | None = None
+    constant: Place | None = None
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,8 @@ def guess(
         return "openvla.prismatic"
     by_name = named(short) or named(checkpoint)
     if method == "predict_action":
-        if owner.endswith("AutoModel.from_pretrained") and not has_ids:
-            return ""
+        if owner.endswith("AutoModel.from_pretrained") and "input_ids" not in given:
+            return "spatialvla" if "spatialvla" in text.lower() or not by_name else by_name
         if given & {"action_head", "proprio", "proprio_projector", "use_film", "noisy_action_projector"}:
             return "openvla-oft" if by_name in ("", "openvla", "openvla-oft") else by_name
         if given & {"cfg_scale", "use_ddim", "num_ddim_steps"}:

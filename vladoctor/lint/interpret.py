@@ -13,6 +13,7 @@ import ast
 import itertools
 import operator
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -878,6 +879,13 @@ class Interpreter:
         run = _EXPRESSIONS.get(type(node))
         return run(self, node) if run is not None else UNKNOWN
 
+    def _computed(self, do: Callable[..., Value], *args: Any) -> Value:
+        """What a library does with the program's values; not known where they are none that it can be done with."""
+        try:
+            return do(self, *args)
+        except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+            return unknown(f"it does not compute ({type(error).__name__})", *(a for a in args if _is_value(a)))
+
     def _constant(self, node: ast.Constant) -> Value:
         found = self._constants.get(id(node))
         if found is None:
@@ -933,7 +941,7 @@ class Interpreter:
             return found
         if isinstance(owner, Ext):
             return Ext(f"{owner.name}.{name}")
-        return library.attribute(self, owner, name, node)
+        return self._computed(library.attribute, owner, name, node)
 
     def class_member(self, cls: Class | None, name: str, depth: int = 0) -> Value | None:
         """What a class, or one that it inherits from, binds a name to; None where none of the program does."""
@@ -1022,7 +1030,7 @@ class Interpreter:
             name = plain(index)
             member = self.class_member(owner, name) if isinstance(name, str) else None
             return member if member is not None else owner
-        return library.subscript(self, owner, index, node)
+        return self._computed(library.subscript, owner, index, node)
 
     def _sequence_item(
         self, owner: Value, content: Content | None, items: tuple[Value, ...] | None, index: Value
@@ -1113,6 +1121,9 @@ class Interpreter:
             if isinstance(value, Const) and value.at is not None and isinstance(value.value, str):
                 filled.append(value)
         made = self.text(parts, node, trail)
+        inner = [part.value for part in node.values if isinstance(part, ast.FormattedValue)]
+        if isinstance(made, Text) and len(inner) == 1:
+            return replace(made, filled=self.source.segment(inner[0]))
         return replace(made, at=filled[0].at) if isinstance(made, Const) and len(filled) == 1 else made
 
     @staticmethod
@@ -1160,7 +1171,7 @@ class Interpreter:
             one, other = self.content(left), self.content(right)
             if isinstance(one, Dict) and isinstance(other, Dict):
                 return self.new(Dict({**one.items, **other.items}, one.rest or other.rest))
-        return arrays.binary(self, op, left, right, node)
+        return self._computed(arrays.binary, op, left, right, node)
 
     def _unary(self, node: ast.UnaryOp) -> Value:
         value = self.eval(node.operand)
@@ -1542,20 +1553,20 @@ class Interpreter:
         if isinstance(func, Bound):
             if func.func is not None:
                 return self._asked(func.owner, func.name, func.func, args, kwargs, node)
-            return library.call_method(self, func.owner, func.name, args, kwargs, node)
+            return self._computed(library.call_method, func.owner, func.name, args, kwargs, node)
         if isinstance(func, Class):
             return self.instantiate(func, args, kwargs, node)
         if isinstance(func, Partial):
             return self.call(func.func, (*func.args, *args), {**func.kwargs, **kwargs}, node)
         if isinstance(func, Ext):
-            return library.call(self, func.name, args, kwargs, node)
+            return self._computed(library.call, func.name, args, kwargs, node)
         content = self.content(func)
         if isinstance(content, Obj):
             for name in ("__call__", "forward"):
                 member = self.class_member(content.cls, name)
                 if isinstance(member, Func):
                     return self._asked(func, "forward", member, args, kwargs, node)
-        return library.call_value(self, func, args, kwargs, node)
+        return self._computed(library.call_value, func, args, kwargs, node)
 
     def _asked(
         self, owner: Value, name: str, func: Func, args: tuple[Value, ...], kwargs: dict[str, Value], node: ast.AST
@@ -1758,17 +1769,15 @@ def _merge(
 
 def bindings(source: SourceFile) -> Mapping[str, ast.stmt]:
     """Name -> the statement of the module that binds it; of several the last, of a branch the first."""
-    found = _BINDINGS.get(id(source))
-    if found is None or found[0] is not source:
+    found = _BINDINGS.get(source)
+    if found is None:
         names: dict[str, ast.stmt] = {}
         _collect(source.tree.body, names, True)
-        found = _BINDINGS[id(source)] = (source, names)
-        if len(_BINDINGS) > 4096:
-            _BINDINGS.clear()
-    return found[1]
+        found = _BINDINGS[source] = names
+    return found
 
 
-_BINDINGS: dict[int, tuple[SourceFile, Mapping[str, ast.stmt]]] = {}
+_BINDINGS: weakref.WeakKeyDictionary[SourceFile, Mapping[str, ast.stmt]] = weakref.WeakKeyDictionary()
 
 
 def _collect(body: Sequence[ast.stmt], names: dict[str, ast.stmt], last: bool) -> None:
@@ -1860,6 +1869,10 @@ def is_config(cls: Class) -> bool:
     if has_fields and not has_init:
         return True
     return any(isinstance(base, Class) and is_config(base) for base in cls.bases)
+
+
+def _is_value(found: Any) -> bool:
+    return isinstance(found, Unknown | Const | Text | Image | Num | Thing | Tup | Alt)
 
 
 def _given(part: Value | None, found: Any) -> bool:

@@ -407,7 +407,7 @@ class _Reader:
                 return None
             lower = all(hole.lower or hole.clean for hole in text.holes if hole.kind == "instruction")
             shown = "".join(part if isinstance(part, str) else _hole(part) for part in text.parts)
-            return Prompt(shown, lower, not text.holes, by_policy, text.place)
+            return Prompt(shown, lower, not text.holes, by_policy, text.place, text.filled)
 
         def place(value: Value) -> tuple[Place | None, tuple[Hop, ...]]:
             text = text_of(value)
@@ -636,7 +636,7 @@ class _Reader:
             place = event.place
             action = action or _constant_action(self.interp, event.data["action"])
         if total or seen:
-            return known(Settle(total, action), bound or place)
+            return known(Settle(total, action, bound), bound or place)
         if not self._raw or self._escaped() or not self._of_env("reset"):
             return Fact(reason="what happens between reset and the first query was not followed")
         if any(

@@ -73,6 +73,10 @@ def _once(diagnoses: Sequence[SourceDiagnosis]) -> Iterator[SourceDiagnosis]:
         yield one if len(kept) == len(one.findings) else replace(one, findings=tuple(kept))
 
 
+def _failed(file: SourceFile, error: Exception) -> Skipped:
+    return Skipped(Place(str(file.path)), f"could not be followed: {type(error).__name__}: {error}")
+
+
 class _Reading:
     """One run over some paths."""
 
@@ -146,10 +150,16 @@ class _Reading:
             interp = Interpreter(self.sources, min(left, SECONDS))
             try:
                 entry(interp)
-            except OutOfBudget:
-                pass
-            except RecursionError:
-                pass
+            except (OutOfBudget, RecursionError):
+                pass  # what was seen until then is judged
+            except Exception as error:  # noqa: BLE001 - a mistake of ours in one file is said, and ends no run
+                self.skipped.append(_failed(file, error))
+                continue
             visited |= interp.visited
             self.texts.update({path: one.text for path, one in interp.files.items()})
-            yield from loops(interp)
+            try:
+                found = loops(interp)
+            except Exception as error:  # noqa: BLE001 - likewise
+                self.skipped.append(_failed(file, error))
+                continue
+            yield from found

@@ -93,11 +93,12 @@ class Hole:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A text with holes."""
+    """A text with holes. `filled`: of an f-string with one expression, the expression as the source has it."""
 
     parts: tuple[str | Hole, ...]
     place: Place | None = None
     trail: tuple[Hop, ...] = ()
+    filled: str = ""
 
     @property
     def holes(self) -> tuple[Hole, ...]:
