@@ -64,9 +64,7 @@ def predict(model, processor, image, instruction):
     prompt = f"In: What action should the robot take to {instruction.lower()}?\nOut:"
     inputs = processor(prompt, image).to("cuda:0", dtype=torch.bfloat16)
     ids = inputs["input_ids"]  # expect: VD303
-    made = model.generate(
-        input_ids=ids, pixel_values=inputs["pixel_values"], max_new_tokens=7, do_sample=False
-    )
+    made = model.generate(input_ids=ids, pixel_values=inputs["pixel_values"], max_new_tokens=7, do_sample=False)
     tokens = made[0, -7:].cpu().numpy()
     edges = np.linspace(-1, 1, 256)
     centres = (edges[:-1] + edges[1:]) / 2
