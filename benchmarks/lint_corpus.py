@@ -1,6 +1,7 @@
 """What `vladoctor lint` says of public evaluation scripts whose bugs are known: the section `lint-corpus`.
 
     python benchmarks/lint_corpus.py FOLDER [--labels FILE] [--script PART] [--json] [--write docs/evidence.md]
+    python benchmarks/lint_corpus.py FOLDER --labels benchmarks/lint_unlabelled.json   # the section `lint-unlabelled`
 
 FOLDER holds the repositories that `lint_labels.json` names, each as `owner+name` or `owner/name`: a working tree, a
 repository with its history, or a folder with a bare one in `repo`. Of a repository with history the labelled commit is
@@ -9,6 +10,9 @@ read, and of that only text that a loop is made of. Nothing of it is run.
 A label counts as found if a finding of one of its class's codes stands in the labelled file. Findings that answer to no
 label are wrong unless `unlabelled` in the labels says why they are right; labels that we think wrong are argued under
 `arguments`. Neither changes the recall.
+
+`lint_unlabelled.json` names scripts in which nobody had looked for bugs before. What is found there was judged by
+reading the code: "right", "wrong" or "doubtful", and why. It says nothing of what was missed.
 """
 
 from __future__ import annotations
@@ -300,6 +304,42 @@ def section(scripts: Sequence[Script], labels: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def judged_section(scripts: Sequence[Script], labels: Mapping[str, Any]) -> str:
+    """The same for scripts without labels: what was found, and how it was judged."""
+    verdicts: Mapping[str, str] = labels["unlabelled"]
+    said = [(script, finding) for script in scripts for finding in script.findings if grave(finding)]
+    by_code: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(VERDICTS, 0))
+    not_right: dict[str, tuple[str, set[int]]] = {}
+    for script, finding in said:
+        key = _key(script, finding)
+        text = verdicts.get(key, "not judged")
+        verdict = next((one for one in VERDICTS if text.startswith(one)), "not judged")
+        by_code[finding.code][verdict] += 1
+        if verdict != "right":
+            not_right.setdefault(key, (text, set()))[1].add(_line(finding))
+    total = {verdict: sum(counts[verdict] for counts in by_code.values()) for verdict in VERDICTS}
+    repositories = {script.name.split()[0] for script in scripts}
+    lines = [
+        f"{len(scripts)} scripts of {len(repositories)} repositories, {sum(one.loops for one in scripts)} loops. "
+        f"Findings *stop* or *fix*: {len(said)}, on {len({script.name for script, _ in said})} scripts. Right: "
+        f"{interval(total['right'], len(said))}; "
+        + ", ".join(f"{verdict}: {total[verdict]}" for verdict in VERDICTS[1:])
+        + ".",
+        "",
+        f"| code | {' | '.join(VERDICTS)} |",
+        "|---|---|---|---|---|",
+        *(f"| {code} | {' | '.join(str(by_code[code][one]) for one in VERDICTS)} |" for code in sorted(by_code)),
+    ]
+    if not_right:
+        lines += ["", "Not right:", ""]
+    for key, (text, places) in sorted(not_right.items()):
+        lines.append(f"- {key} (line {', '.join(map(str, sorted(places)))}): {text}")
+    return "\n".join(lines)
+
+
+VERDICTS = ("right", "doubtful", "wrong", "not judged")
+
+
 def _share(labels: Sequence[Label]) -> str:
     return f"{sum(label.found is not None for label in labels)}/{len(labels)}" if labels else "–"
 
@@ -331,16 +371,17 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, default=LABELS)
     parser.add_argument("--script", default="", help="only scripts with this in repository or path")
     parser.add_argument("--json", action="store_true", help="every finding, as JSON")
-    parser.add_argument("--write", type=Path, help="Markdown file whose section `lint-corpus` is replaced")
+    parser.add_argument("--write", type=Path, help="Markdown file whose section is replaced")
     arguments = parser.parse_args()
     labels = json.loads(arguments.labels.read_text("utf-8"))
     scripts = list(linted(arguments.folder, labels, arguments.script))
     if arguments.json:
         print(json.dumps(as_json(scripts), indent=1))
         return
-    text = section(scripts, labels)
+    labelled = any(script.labels for script in scripts)
+    text = section(scripts, labels) if labelled else judged_section(scripts, labels)
     if arguments.write:
-        write_section(arguments.write, "lint-corpus", text)
+        write_section(arguments.write, "lint-corpus" if labelled else "lint-unlabelled", text)
     print(text)
 
 
