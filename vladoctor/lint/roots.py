@@ -18,7 +18,8 @@ from vladoctor.lint.values import Class, Func, Hole, Image, Text, Thing, Unknown
 Entry = Callable[[Interpreter], None]
 
 _QUERY = re.compile(
-    r"predict_action|select_action|\.infer\(|sample_actions|get_vla_action|\.step\(|\.generate\(|get_action\(|\.inference\("
+    r"predict_action|select_action|\.infer\(|sample_actions|get_vla_action|env\w*\.step\(|get_action\(|\.inference\("
+    r"|norm_stats|action_tokenizer"
 )
 _INSTRUCTION = re.compile(
     r"^(task_)?(instruction|description|label|language|lang|goal|command|text)s?$|^task(_desc\w*)?$|language"

@@ -42,13 +42,14 @@ FOLDERS_LEFT_OUT = frozenset(
 )
 
 _QUERY = re.compile(
-    rb"predict_action|eval_libero|select_action|sample_actions|\.infer\(|get_action|get_vla_action|\.inference\(|\.act\(|\.generate\("
-    rb"|\.step\(|/act\b|action_tokenizer|_supports_sdpa"
+    rb"predict_action|eval_libero|select_action|sample_actions|\.infer\(|get_action|get_vla_action|\.inference\(|\.act\("
+    rb"|\.generate\(|\.step\(|/act\b|action_tokenizer|_supports_sdpa"
 )
 _MODEL = re.compile(
-    rb"from_pretrained|openvla|OpenVLA|lerobot|openpi|libero|LIBERO|simpler_env|[Oo]cto|cogact|gr00t|Gr00t|unnorm_key"
-    rb"|smolvla|pi0|robosuite|vla"
+    rb"openvla|OpenVLA|lerobot|openpi|libero|LIBERO|simpler_env|SimplerEnv|mani_?skill|[Oo]cto_?[Mm]odel|octo\.|cogact"
+    rb"|CogACT|[Gg]r00t|GR00T|unnorm_key|norm_stats|smolvla|SmolVLA|\bpi0|robosuite|\bvla\b|VLA\b|_vla\b"
 )
+"""Words of what is followed here; a file without any of them is some other program."""
 
 
 @dataclass(frozen=True, eq=False)
