@@ -224,6 +224,9 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
     if any("{?}" in one.text for one in texts):
         yield Abstention("a part of the prompt is not known")
         return
+    if facts.probe and all(one.fixed for one in texts):
+        yield Abstention("a single query that nothing executes: a probe, most likely")
+        return
     if facts.family == "spatialvla" or any("<|" in one.text for one in texts):
         yield Abstention("the checkpoint is given several prompts in use, or is built on another language model")
         return

@@ -205,7 +205,8 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
     short = [(s, have, want) for s, have, want in pairs if have is not None and want and have < want * limits["short"]]
     long = [(s, have, want) for s, have, want in pairs if have and want and have > want * limits["long"]]
     if short:
-        listed = ", ".join(f"{suite} after {have} (published: {want})" for suite, have, want in short)
+        what = "published" if known else "the longest demonstration"
+        listed = ", ".join(f"{suite} after {have} ({what}: {want})" for suite, have, want in short)
         yield Problem(
             message=f"Episodes are cut off: {listed}. Slower successes are lost.",
             remedy="Let each suite run for its own number of steps, settle steps not counted.",

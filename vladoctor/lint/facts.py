@@ -143,6 +143,7 @@ class Prompt:
         text: with {instruction} where the task's instruction goes, once for each time; {?} for a part not known.
         lowercase: whether the instruction is lower-cased.
         fixed: the instruction is a literal of the source.
+        probe: a single query that nothing executes and no loop repeats.
         by_policy: the policy makes its prompt of it (a server, a processor, `predict_action(image, text)`).
         template: where the literal stands, for an edit.
         filled: of an f-string with one expression, the expression as the source has it.
@@ -344,6 +345,7 @@ class SourceFacts:
     proprio: Fact[tuple[str, ...]] = field(default_factory=Fact)
     success: Fact[str] = field(default_factory=Fact)
     crop_option: Fact[str] = field(default_factory=Fact)
+    probe: bool = False
     by_policy: bool = False
     by_processor: bool = False
     robot: str = ""

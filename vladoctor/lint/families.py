@@ -91,6 +91,8 @@ def guess(
     if short in ("PrismaticVLM", "load_vla") or owner.startswith("prismatic"):
         return "openvla.prismatic"
     by_name = named(short) or named(checkpoint)
+    if "apply_chat_template" in text and by_name in ("", "openvla"):
+        return ""  # another language model's prompt
     if method == "predict_action":
         if owner.endswith("AutoModel.from_pretrained") and "input_ids" not in given:
             return "spatialvla" if "spatialvla" in text.lower() or not by_name else by_name

@@ -1641,6 +1641,7 @@ class Interpreter:
                 and any(event.kind == "step" for event in self.events[before:])
             ):
                 self.event("always", frame.returned_at[-1])
+            self._never(frame)
             result = self._result(frame)
         finally:
             self.breaks, self.continues = held
@@ -1652,6 +1653,13 @@ class Interpreter:
         if frame.written and isinstance(node, ast.Call):
             self._note_writes(frame, scope, names, node, self_value)
         return result
+
+    def _never(self, frame: _Frame) -> None:
+        """Write down that a function answers with a success that the environment never states, and nothing else."""
+        values = [value for _, value, _, _ in frame.returns]
+        states = [value for value in values if isinstance(value, Const) and value.origin == library.NEVER]
+        if states and all(isinstance(value, Const) and not value.value for value in values):
+            self.event("success", frame.returned_at[-1], name=f"answer {id(frame)}", never=True, value=states[0])
 
     def _result(self, frame: _Frame) -> Value:
         if not frame.returns:

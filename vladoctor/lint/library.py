@@ -927,7 +927,8 @@ def _range(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Va
     else:
         start = bounds[0] if len(args) > 1 and isinstance(bounds[0], int) else 0
     stop = args[1] if len(args) > 1 else args[0] if args else UNKNOWN
-    return Thing("sequence", info={"element": Counter(start, stop), "count": stop})
+    count = interp.lift(lambda one: arrays.binary(interp, ast.Sub(), one, Const(start), node), stop) if start else stop
+    return Thing("sequence", info={"element": Counter(start, stop), "count": count})
 
 
 def _small(interp: Interpreter, value: Value) -> Value:
@@ -1122,30 +1123,17 @@ def _next(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Val
     if not args:
         return UNKNOWN
     if isinstance(args[0], Thing) and args[0].kind == "norm_stats":
-        if _only_one(interp):
+        if robots.only_one(interp):
             return unknown("the only key of norm_stats")
         interp.event("statistics", node, key=Thing("key", "first"), owner=args[0], got=True)
         return Thing("key", "first", {"at": interp.place(node)})
     found, _ = interp.element(args[0], ast.Constant(None))
     if isinstance(found, Thing) and found.kind in ("stats", "key") and found.name == "first":
-        if _only_one(interp):
+        if robots.only_one(interp):
             return unknown("the only key of norm_stats")
         interp.event("statistics", node, key=Thing("key", "first"), owner=args[0], got=True)
         return replace(found, info={**found.info, "key": Thing("key", "first"), "at": interp.place(node)})
     return found
-
-
-def _only_one(interp: Interpreter) -> bool:
-    """Whether the function that is followed makes sure that there is but one of something."""
-    func = interp.frames[-1].func
-    return func is not None and any(
-        isinstance(one, ast.Compare)
-        and isinstance(one.left, ast.Call)
-        and isinstance(one.left.func, ast.Name)
-        and one.left.func.id == "len"
-        and any(isinstance(other, ast.Constant) and other.value == 1 for other in one.comparators)
-        for one in ast.walk(func.node)
-    )
 
 
 def _any(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:

@@ -196,6 +196,7 @@ class _Reader:
             proprio=self._proprio(),
             success=self._success() if whole else Fact(),
             crop_option=self._crop_option(),
+            probe=not whole and not any(q.loops for q in self.queries) and not self.query.data.get("whole"),
             by_policy=not any(query.data["asked"].ids for query in self.queries)
             and not self.query.data.get("official"),
             by_processor=any(self._processed(query) for query in self.queries),
@@ -660,8 +661,9 @@ class _Reader:
         if own:
             loop = own[-1]
             count = plain(loop.count) if loop.count is not None else None
+            left = self._left_after(loop)
             if isinstance(count, int):
-                return count, _place_of(loop.count)
+                return (min(count, left) if left is not None else count), _place_of(loop.count)
             for limit in loop.limits:
                 bound = plain(limit.bound)
                 if limit.op in ("<", "<=") and isinstance(bound, int | float):
@@ -677,6 +679,17 @@ class _Reader:
                 if op in ("<", "<=") and isinstance(bound, int | float):
                     return int(bound - limit.counter.start) + (op == "<="), _place_of(limit.bound)
         return None
+
+    def _left_after(self, loop: Loop) -> int | None:
+        """After how many iterations a counter ends a loop; None where none does."""
+        found = []
+        for event in self.events:
+            if event.kind == "limit" and event.loops and event.loops[-1].node is loop.node:
+                for limit in event.data["limits"]:
+                    bound = plain(limit.bound)
+                    if limit.op in (">", ">=", "==") and isinstance(bound, int | float):
+                        found.append(int(bound - limit.counter.start) + 1 + (limit.op == ">"))
+        return min(found) if found else None
 
     def _step_loop(self) -> Loop | None:
         """The loop over control steps: the innermost one with both the query and the step."""

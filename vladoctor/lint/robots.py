@@ -658,6 +658,8 @@ def thing_item(interp: Interpreter, thing: Thing, index: Value, node: ast.AST) -
     if kind == "output":
         key = plain(index)
         return Thing("logits", info=thing.info) if key in ("logits", 0) else Unknown("an output", frozenset({"action"}))
+    if kind == "sequence" and thing.info.get("first") and only_one(interp):
+        return unknown("the only key of norm_stats")
     if kind == "sequence":
         return thing.info.get("element", UNKNOWN) if not isinstance(index, Slice) else thing
     if kind == "object":
@@ -669,6 +671,20 @@ def thing_item(interp: Interpreter, thing: Thing, index: Value, node: ast.AST) -
     if kind == "env":
         return thing
     return unknown(f"an item of {kind}", thing)
+
+
+def only_one(interp: Interpreter) -> bool:
+    """Whether what is followed makes sure that there is but one of something: `len(keys) == 1`, `len(keys) != 1`."""
+    func = interp.frames[-1].func
+    inside: ast.AST = func.node if func is not None else interp.source.tree
+    return any(
+        isinstance(one, ast.Compare)
+        and isinstance(one.left, ast.Call)
+        and isinstance(one.left.func, ast.Name)
+        and one.left.func.id == "len"
+        and any(isinstance(other, ast.Constant) and other.value == 1 for other in one.comparators)
+        for one in ast.walk(inside)
+    )
 
 
 def stepped_part(thing: Thing, place: Any) -> Value:

@@ -26,6 +26,9 @@ SUFFIXES = (".py", ".ipynb")
 LARGEST = 2_000_000
 """Bytes; a longer file is data, not a script."""
 
+LARGEST_NOTEBOOK = 50_000_000
+"""Bytes; a notebook holds the pictures that it shows."""
+
 FOLDERS_LEFT_OUT = frozenset(
     {
         ".git",
@@ -162,10 +165,11 @@ def read_bytes(path: Path) -> bytes | Skipped:
     """What stands in a file; `Skipped` where it cannot be read."""
     try:
         with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+            most = LARGEST_NOTEBOOK if path.suffix == ".ipynb" else LARGEST
+            data = file.read(most + 1)
     except OSError as error:
         return Skipped(Place(str(path)), f"cannot be read: {error.strerror or error}")
-    return Skipped(Place(str(path)), f"more than {LARGEST:,} bytes") if len(data) > LARGEST else data
+    return Skipped(Place(str(path)), f"more than {most:,} bytes") if len(data) > most else data
 
 
 def parse(path: Path, data: bytes) -> SourceFile | Skipped:
