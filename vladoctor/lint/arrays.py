@@ -187,7 +187,7 @@ def binary(interp: Interpreter, op: ast.operator, left: Value, right: Value, nod
             return UNKNOWN
         if isinstance(found, str | bytes | list | tuple) and len(found) > LARGEST:
             return UNKNOWN
-        return Const(found, left.at or right.at, left.origin or right.origin)
+        return Const(found, left.at or right.at, left.origin)
     if isinstance(op, ast.Add | ast.Mult):
         sequence = _sequence_arithmetic(interp, op, left, right)
         if sequence is not None:

@@ -1014,7 +1014,7 @@ class Interpreter:
                 self.register()
                 again = self.content(owner)
                 content = again if isinstance(again, Dict) else content
-            found = library.dict_item(self, content, index, None)
+            found = library.dict_item(self, content, index, None, node)
             if isinstance(found, Thing) and found.kind == "ids":
                 found = replace(found, info={**found.info, "at": self.place(node)})
             return found
@@ -1088,6 +1088,8 @@ class Interpreter:
                 if isinstance(content, Dict):
                     items.update(content.items)
                     rest = rest or content.rest
+                elif isinstance(value, Thing) and value.kind == "observation":
+                    rest = value
                 else:
                     rest = unknown("what is unpacked into a dict", value)
                 continue
@@ -1715,9 +1717,24 @@ class Interpreter:
                     default = unknown("a parameter")
                 given[one.arg] = self.field_default(default, func.owner, one.arg) if func.owner else default
             else:
-                given[one.arg] = self._annotated_default(one, func)
+                given[one.arg] = self._hydra(func) or self._annotated_default(one, func)
         self.heap[scope] = Scope(given)
         return names
+
+    def _hydra(self, func: Func) -> Value | None:
+        """The configuration that hydra gives to a function; None where it gives none, or it is not found."""
+        for decorator in getattr(func.node, "decorator_list", ()):
+            if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Attribute):
+                if decorator.func.attr != "main":
+                    continue
+                named = {one.arg: one.value.value for one in decorator.keywords if isinstance(one.value, ast.Constant)}
+                folder, name = named.get("config_path"), named.get("config_name")
+                folder = folder if isinstance(folder, str) else "."
+                if isinstance(name, str):
+                    file = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
+                    found = library.configuration(self, Const(f"{folder}/{file}"))
+                    return found if isinstance(found, Ref) else None
+        return None
 
     def _annotated_default(self, parameter: ast.arg, func: Func) -> Value:
         """What a parameter is that nobody gives: an object of its class with its defaults, if it is a configuration."""

@@ -448,7 +448,9 @@ def subscript(interp: Interpreter, owner: Value, index: Value, node: ast.AST) ->
     return unknown("an item", owner, index if isinstance(index, Num) else None)
 
 
-def dict_item(interp: Interpreter, content: Dict, index: Value, default: Value | None) -> Value:
+def dict_item(
+    interp: Interpreter, content: Dict, index: Value, default: Value | None, node: ast.AST | None = None
+) -> Value:
     """An item of a dict; of one that is keyed by suites, one for each, the default suite's first."""
     key = key_of(index)
     suites = [name for name in content.items if is_suite(name)]
@@ -462,6 +464,8 @@ def dict_item(interp: Interpreter, content: Dict, index: Value, default: Value |
     if key is not None:
         if key in content.items:
             return content.items[key]
+        if isinstance(content.rest, Thing) and content.rest.kind == "observation":
+            return robots.observation_item(interp, content.rest, index, node or ast.Constant(None))
         if content.rest is not None:
             return content.rest
         return default if default is not None else unknown(f"no key {key!r}")
@@ -837,7 +841,7 @@ def dict_method(
         default = args[1] if len(args) > 1 else NONE
         if not content.items and content.rest is None and _receiver(node) == "info" and "succ" in str(plain(args[0])):
             return Const(plain(default) or False, (interp.source, node), NEVER)
-        return interp.lift(lambda one: dict_item(interp, content, one, default), args[0], keep_none=True)
+        return interp.lift(lambda one: dict_item(interp, content, one, default, node), args[0], keep_none=True)
     if name in ("setdefault", "pop") and args:
         key = key_of(args[0])
         if key is not None and key in content.items:
@@ -982,6 +986,8 @@ def _dicted(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> V
         if isinstance(content, Dict):
             items.update(content.items)
             rest = content.rest
+        elif isinstance(given, Thing) and given.kind == "observation":
+            rest = given
         elif not isinstance(given, Ext | Func):
             rest = unknown("a dict", given)
     items.update(kwargs)

@@ -428,8 +428,9 @@ class _Reader:
     def _proprio(self) -> Fact[tuple[str, ...]]:
         for query in self.queries:
             for name, value in query.data["asked"].states:
-                if isinstance(value, Num) and np.ndim(value.samples[0]) == 1 and len(value.samples[0]) > 3:
-                    found = _state_names(np.asarray(value.samples[0], dtype=float))
+                state = np.squeeze(np.asarray(value.samples[0], dtype=float)) if isinstance(value, Num) else np.zeros(0)
+                if isinstance(value, Num) and state.ndim == 1 and len(state) > 3:
+                    found = _state_names(state)
                     if found is not None:
                         return known(found, value.place or query.place, (Hop(name, query.place),))
         return Fact(reason="the state that the policy is given was not followed")
@@ -691,12 +692,12 @@ class _Reader:
                         found.append(int(bound - limit.counter.start) + 1 + (limit.op == ">"))
         return min(found) if found else None
 
-    def _step_loop(self) -> Loop | None:
+    def _step_loop(self, step: Event | None = None) -> Loop | None:
         """The loop over control steps: the innermost one with both the query and the step."""
         if not self.steps:
             return None
         queried = [loop.node for loop in self.query.loops]
-        shared = [loop for loop in self.steps[0].loops if loop.node in queried]
+        shared = [loop for loop in (step or self.steps[0]).loops if loop.node in queried]
         return shared[-1] if shared else None
 
     def _init_state(self) -> Fact[str]:
@@ -750,7 +751,27 @@ class _Reader:
         return Fact(reason="no option leaves a crop out")
 
     def _horizon(self) -> Fact[Mapping[str, int]]:
-        inner = self._step_loop()
+        """Where an episode ends; of suites that are gone through one after the other, for each of them."""
+        by_suite: dict[str, Event] = {}
+        for step in self.steps:
+            by_suite.setdefault(self._suite_at(step), step)
+        if len(by_suite) < 2 or "" in by_suite:
+            return self._horizon_of(self.steps[0])
+        found = {suite: self._horizon_of(step) for suite, step in by_suite.items()}
+        first = next(iter(found.values()))
+        if not all(one.known for one in found.values()):
+            return next(one for one in found.values() if not one.known)
+        table = {suite: (one.value or {}).get(suite, (one.value or {}).get("", 0)) for suite, one in found.items()}
+        return known(table, first.place, first.trail) if all(table.values()) else Fact(reason="not every suite's end")
+
+    def _suite_at(self, step: Event) -> str:
+        """The suite that runs when a step is executed, where the source names it; empty where it does not."""
+        before = [e for e in self.events if e.kind == "suite" and self.order[id(e)] < self.order[id(step)]]
+        value = before[-1].data["value"] if before else None
+        return value.value if isinstance(value, Const) and robots.is_suite(value.value) and not value.origin else ""
+
+    def _horizon_of(self, step: Event) -> Fact[Mapping[str, int]]:
+        inner = self._step_loop(step)
         if inner is None:
             return Fact(reason="the loop over steps was not found")
         bounds: list[tuple[Value, int, Event | None]] = []
@@ -795,7 +816,9 @@ class _Reader:
             suite = dict(when).get("suite", "")
             if suite == "" and len(options(bound)) > 1 and "suite" not in {k for w, _ in options(bound) for k, _ in w}:
                 return None
-            table.setdefault(suite or (self.suite if len(self.suites) == 1 else ""), int(number) + shift)
+            # A limit that is an option goes with the suite that is one as well: only the defaults belong together.
+            alone = len(self.suites) == 1 or (isinstance(option, Const) and bool(option.origin) and bool(self.suite))
+            table.setdefault(suite or (self.suite if alone else ""), int(number) + shift)
             place = place or (option.place if isinstance(option, Const) else None)
         if not table:
             return None

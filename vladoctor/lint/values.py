@@ -313,7 +313,7 @@ class List:
 
 @dataclass(frozen=True, eq=False)
 class Dict:
-    """`rest`: what any other key has; None where there is none."""
+    """`rest`: what any other key has, or the observation that it was copied from; None where there is none."""
 
     items: Mapping[Any, Value]
     rest: Value | None = None
