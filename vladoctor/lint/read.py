@@ -93,8 +93,29 @@ def _driven(step: Event, asked_in: set[int]) -> bool:
         return False
     if made_of & {"observation", "image"}:
         return True
-    unknown_action = any(isinstance(option, Unknown) for _, option in options(step.data["action"]))
-    return unknown_action and any(id(loop.node) in asked_in for loop in step.loops[-2:])
+    if not any(isinstance(option, Unknown) for _, option in options(step.data["action"])):
+        return False
+    if any(id(loop.node) in asked_in for loop in step.loops[-2:]):
+        return True
+    return not made_of & {"file"} and any(_asks(loop.node) for loop in step.loops[-2:])
+
+
+_ASKS = re.compile(r"predict|polic|agent|infer|select_action|get_action|(^|_)act$", re.I)
+
+
+def _asks(loop: ast.AST) -> bool:
+    """Whether something is called in a loop that is named like a policy or its query."""
+    for node in ast.walk(loop):
+        if isinstance(node, ast.Call):
+            func = node.func
+            names = [func.attr] if isinstance(func, ast.Attribute) else []
+            inner = func.value if isinstance(func, ast.Attribute) else func
+            names += (
+                [inner.id] if isinstance(inner, ast.Name) else [inner.attr] if isinstance(inner, ast.Attribute) else []
+            )
+            if any(_ASKS.search(name) for name in names):
+                return True
+    return False
 
 
 def _grouped(events: Iterable[Event]) -> list[list[Event]]:
