@@ -56,7 +56,6 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts.following import Match, matches, track
-from vladoctor.lint.judging import last_place, longest_side, wanted_area
 from vladoctor.lint.judging import last_place, longest_side, replaced, wanted_area
 from vladoctor.places import Fix, Place
 

@@ -246,12 +246,8 @@ CHECK = Check(
     judge_run=judge_run,
     judge_source=judge_source,
     needs=(Stage.EXECUTE,),
-    thresholds={"short": 0.95, "long": 1.1, "failed": 2, "try": 0.5},
-    explained_by=("VD505", "VD604"),
-
-
     thresholds={"short": 0.95, "long": 1.1, "failed": 2, "try": 0.5, "source_try": 0.2},
-    explained_by=("VD604", "VD606"),
+    explained_by=("VD505", "VD604"),
     faults=(
         Fault(
             "horizon-short",
