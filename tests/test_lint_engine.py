@@ -368,3 +368,24 @@ def test_what_two_loops_share_is_said_once(tmp_path: Path) -> None:
     result = lint_paths([tmp_path], all_checks(), {}, tmp_path)
     assert len(result.loops) == 2
     assert [finding.code for finding in result.findings].count("VD201") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("import robosuite\nimport os\nos.environ['MUJOCO_GL'] = 'egl'", ["late-gl"]),
+        ("import os\nos.environ['MUJOCO_GL'] = 'egl'\nimport robosuite", []),
+        ("from libero.libero import benchmark\nimport os\nos.environ['MUJOCO_GL'] = 'egl'", []),
+        ("if TYPE_CHECKING:\n    import mujoco\nimport os\nos.environ['MUJOCO_GL'] = 'egl'", []),
+        ("def f():\n    import mujoco\ndef g():\n    os.environ['MUJOCO_GL'] = 'egl'", []),
+        ("import torch\ntorch.load = partial(torch.load, weights_only=False)", ["permissive-torch-load"]),
+        ("x = torch.load(path, weights_only=False)", []),
+        ("model.load_state_dict(state, strict=False)", ["strict-false"]),
+        ("print(model.load_state_dict(state, strict=False))", []),
+        ("setattr(Model, '_supports_sdpa', True)", ["patched-attention"]),
+    ],
+)
+def test_workarounds(tmp_path: Path, text: str, kinds: list[str]) -> None:
+    from vladoctor.lint.workarounds import found
+
+    assert [one.kind for one in found([source(tmp_path / "a.py", text.encode())])] == kinds

@@ -93,6 +93,8 @@ def _driven(step: Event, asked_in: set[int]) -> bool:
         return False
     if made_of & {"observation", "image"}:
         return True
+    if "constant" in made_of:
+        return False
     if not any(isinstance(option, Unknown) for _, option in options(step.data["action"])):
         return False
     if any(id(loop.node) in asked_in for loop in step.loops[-2:]):

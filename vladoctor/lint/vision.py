@@ -360,9 +360,16 @@ def _numpy(name: str, label: str = "") -> Handler:
                         continue
                     return unknown("an argument", *args, value)
                 options[renamed] = tuple(found[0]) if isinstance(found[0], list) else found[0]
-        return arrays.apply(interp, lambda *given: _guarded(do, given, options), args, node, label)
+        made = arrays.apply(interp, lambda *given: _guarded(do, given, options), args, node, label)
+        if isinstance(made, Unknown) and getattr(do, "__name__", "") in FILLED:
+            return replace(made, taints=made.taints | {"constant"})
+        return made
 
     return run
+
+
+FILLED = ("zeros", "ones", "full")
+"""What they make is nobody's answer, also where its size is not known."""
 
 
 def _guarded(do: Callable[..., Any], given: Sequence[Any], options: Mapping[str, Any]) -> Any:
