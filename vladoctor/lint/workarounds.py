@@ -57,9 +57,10 @@ def _drawing(body: Sequence[ast.stmt]) -> Iterator[tuple[str, int]]:
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module or ''}.{name}" for name in names]
             yield from ((name, node.lineno) for name in names if _DRAWS.match(name))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
         elif isinstance(node, ast.If | ast.Try | ast.With):
-            if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)):
-                yield from _drawing(node.body)
+            yield from _drawing(node.body)
 
 
 def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
