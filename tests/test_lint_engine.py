@@ -389,3 +389,30 @@ def test_workarounds(tmp_path: Path, text: str, kinds: list[str]) -> None:
     from vladoctor.lint.workarounds import found
 
     assert [one.kind for one in found([source(tmp_path / "a.py", text.encode())])] == kinds
+
+
+@pytest.mark.parametrize(
+    ("code", "old", "new"),
+    [
+        ("VD204", "camera_heights=256, camera_widths=256", "camera_heights=224, camera_widths=224"),
+        ("VD701", "torch_dtype=torch.bfloat16", "torch_dtype=torch.float16"),
+        ("VD801", "    env.seed(0)\n", ""),
+    ],
+)
+def test_what_only_asks_for_a_look(tmp_path: Path, code: str, old: str, new: str) -> None:
+    """It fires where it should, does not where not, and says nothing where the source does not show it."""
+    text = LOOP.replace("{top}", "").replace("{frame}", "x[::-1, ::-1]").replace("{prompt}", PROMPT)
+    text = text.replace("{action}", "action[-1] = 1 - 2 * action[-1]")
+    hidden = text.replace("torch_dtype=torch.bfloat16, ", "").replace(
+        "env = OffScreenRenderEnv(bddl_file_name=bddl, camera_heights=256, camera_widths=256)\n    env.seed(0)",
+        "env = elsewhere(bddl)",
+    )
+    states = []
+    for name, program in (("bad", text.replace(old, new)), ("good", text), ("hidden", hidden)):
+        (tmp_path / f"{name}.py").write_text(program, "utf-8")
+        result = lint_paths([tmp_path / f"{name}.py"], all_checks(), {}, tmp_path)
+        (found,) = [one for loop in result.loops for one in loop.results if one.code == code]
+        states.append((found.state, [one.severity.value for one in found.findings]))
+    assert states[0] == ("failed", ["look"])
+    assert states[1][1] == []
+    assert states[2] == ("abstained", [])

@@ -19,6 +19,7 @@ from vladoctor.lint.run import lint_paths
 
 FIXTURES = Path(__file__).parent / "lint"
 MARK = re.compile(r"#\s*expect:\s*(VD\d{3}(?:,\s*VD\d{3})*)")
+LOOK = re.compile(r"#\s*look:\s*(VD\d{3})")
 SCRIPTS = sorted(
     path for path in FIXTURES.rglob("*") if path.suffixes[-2:-1] in ([".bad"], [".good"]) and path.suffix != ".yaml"
 )
@@ -34,13 +35,13 @@ def lint(path: Path, root: Path) -> LintResult:
     return lint_paths([path], all_checks(), {}, root)
 
 
-def expected(files: list[Path]) -> set[tuple[str, int | None, int, str]]:
+def expected(files: list[Path], mark: re.Pattern[str] = MARK) -> set[tuple[str, int | None, int, str]]:
     """(file, cell, line, code) of every mark."""
     marks: set[tuple[str, int | None, int, str]] = set()
     for file in files:
         for cell, text in cells(file):
             for number, line in enumerate(text.splitlines(), 1):
-                if found := MARK.search(line):
+                if found := mark.search(line):
                     marks.update((file.name, cell, number, code.strip()) for code in found[1].split(","))
     return marks
 
@@ -52,6 +53,14 @@ def cells(file: Path) -> Iterator[tuple[int | None, str]]:
     code = [cell for cell in json.loads(file.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
     for number, cell in enumerate(code, 1):
         yield number, "".join(cell["source"])
+
+
+def looked(result: LintResult) -> set[tuple[str, int | None, int, str]]:
+    return {
+        (Path(one.place.file).name, one.place.cell, one.place.line, one.code)
+        for one in result.findings
+        if one.place and one.severity is Severity.LOOK
+    }
 
 
 def said(result: LintResult) -> set[tuple[str, int | None, int, str]]:
@@ -71,9 +80,11 @@ def check(result: LintResult, marks: set[tuple[str, int | None, int, str]]) -> N
 
 @pytest.mark.parametrize("path", [*SCRIPTS, FIXTURES / "tutorial_loop.py"], ids=name)
 def test_script(path: Path) -> None:
-    marks = expected([path])
-    assert bool(marks) == (".good" not in path.suffixes), "a bad fixture has marks, a good one none"
-    check(lint(path, path.parent), marks)
+    marks, looks = expected([path]), expected([path], LOOK)
+    assert bool(marks | looks) == (".good" not in path.suffixes), "a bad fixture has marks, a good one none"
+    result = lint(path, path.parent)
+    check(result, marks)
+    assert looks <= looked(result)
 
 
 @pytest.mark.parametrize("path", UNKNOWN, ids=name)
@@ -93,8 +104,9 @@ def test_package(folder: Path) -> None:
     check(lint(folder / "run.py", folder), marks)
 
 
-def test_every_code_has_a_pair() -> None:
-    """Of each code that judges sources there is one fixture that fires and one that does not."""
-    marked = {code for path in SCRIPTS for *_, code in expected([path])}
+def test_every_code_has_a_fixture() -> None:
+    """Of each code that judges sources there is one that fires."""
+    files = [*SCRIPTS, FIXTURES / "tutorial_loop.py"]
+    marked = {code for path in files for mark in (MARK, LOOK) for *_, code in expected([path], mark)}
     judging = {check.code for check in all_checks() if check.judge_source}
     assert judging - marked == set()
