@@ -215,6 +215,8 @@ def run(bench: Bench, program: Client | None, job: Job) -> tuple[dict[str, Any],
     with tempfile.TemporaryDirectory(prefix=f"{job.name}-", dir=bench.out) as folder:
         inside = copy(bench)
         inside.out = Path(folder)
+        # Processes that copy a checkpoint's code into the same folder wait for each other, or import half a file.
+        inside.environment = {**bench.environment, "HF_MODULES_CACHE": str(inside.out / "modules")}
         report, log = (_reference if program is None else _program)(inside, program, job)
         seconds = monotonic() - began
         row = {"fault": job.loop.name, "task": job.name.removeprefix(f"{job.loop.name}-"), "state": "done"}
@@ -262,7 +264,7 @@ def _reference(bench: Bench, _: Client | None, job: Job) -> tuple[dict[str, Any]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"), "1")
     done = subprocess.run(
         command,
-        env={**os.environ, **threads},
+        env={**os.environ, **threads, "HF_MODULES_CACHE": bench.environment["HF_MODULES_CACHE"]},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

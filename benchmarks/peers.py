@@ -136,7 +136,7 @@ def show_all(names: Sequence[str], peers: Path, out: Path, workers: int) -> dict
             done = subprocess.run(
                 [sys.executable, str(HERE / "peers_shown.py"), name, str(made)],
                 cwd=folder,
-                env=environment,
+                env={**environment, "HF_MODULES_CACHE": str(Path(folder) / "modules")},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -273,6 +273,9 @@ class _Workers:
         command += ["--episodes", str(job.episodes), "--out", str(place), "--format", "json"]
         command += [word for fault, _ in _applied(job.fault) for word in ("--fault", fault.name)]
         log = place / "stderr.txt"
+        # transformers copies a checkpoint's code into it, one process at a time: with one folder for all, rows spend
+        # most of their time waiting for each other.
+        modules = self.out / ".running" / "modules" / job.place
         with log.open("wb") as stderr:
             with self.lock:
                 if self.stopped.is_set():
@@ -282,12 +285,13 @@ class _Workers:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,
-                    env={**os.environ, **_CHILD},
+                    env={**os.environ, **_CHILD, "HF_MODULES_CACHE": str(modules.absolute())},
                     # Ctrl-C is for the matrix, which then ends its rows; they need not all say so.
                     start_new_session=True,
                 )
                 self.running.add(process)
             status = self._wait(process)
+        shutil.rmtree(modules, ignore_errors=True)
         seconds = monotonic() - began
         if self.stopped.is_set():
             return Ended(job, seconds, "interrupted")
