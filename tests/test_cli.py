@@ -160,6 +160,17 @@ def test_files_are_written_besides(session: Session, capsys: pytest.CaptureFixtu
     assert Path("a.xml").read_text().startswith("<?xml")
 
 
+@pytest.mark.parametrize("option", ["-o", "--sarif", "--junit"])
+@pytest.mark.parametrize("command", [["diagnose", "run.yaml"], ["replay", "a.mcap"]])
+def test_a_file_that_cannot_be_written_is_said_before_the_run(
+    session: Session, capsys: pytest.CaptureFixture[str], command: list[str], option: str
+) -> None:
+    assert cli.run([*command, option, "run.yaml/below/report"]) == 2
+    assert "run.yaml: this is a file, not a folder" in capsys.readouterr().err
+    assert "out" not in session.called
+    assert cli.run([*command, option, "/dev/null"]) == 0
+
+
 def test_another_format_is_alone_on_stdout(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     session.outcome = result(diagnosis(findings=[ORIENTATION]))
     assert cli.run(["diagnose", "run.yaml", "--output-format", "concise"]) == 1

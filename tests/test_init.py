@@ -48,6 +48,17 @@ def test_it_does_not_write_over_a_file(tmp_path: Path) -> None:
     assert "libero_object" in file.read_text("utf-8")
 
 
+def test_a_place_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    command = ["init", "--checkpoint", str(faults.CHECKPOINT), "--force", "-o"]
+    assert run([*command, str(tmp_path / "file" / "run.yaml")]) == 2
+    assert "this is a file, not a folder" in capsys.readouterr().err
+    assert run([*command, str(tmp_path)]) == 2
+    assert "this is a folder" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
+
+
 def test_what_the_files_do_not_say_is_asked_for(tmp_path: Path) -> None:
     copy = faults.checkpoint_copy(tmp_path)
     table = json.loads((copy / "dataset_statistics.json").read_text("utf-8"))

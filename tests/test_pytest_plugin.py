@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import types
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -610,6 +611,33 @@ def test_a_worker_gets_its_gpu_with_the_first_doctor_if_it_is_not_too_late(
     result.assert_outcomes(passed=1, warnings=int(late))
     if late:
         result.stdout.fnmatch_lines(["*PytestWarning: this worker has no GPU of its own, because mujoco was imported*"])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_file_s_process_gets_the_worker_s_gpu_whatever_was_asked_before_or_is_asked_after(
+    monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    config = types.SimpleNamespace(
+        workerinput={"workerid": "gw1"}, stash=pytest.Stash(), getoption=lambda _: None, getini=lambda _: ""
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    # So that it is taken away afterwards.
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "0")
+    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID")
+    for name in ("torch", "mujoco", "jax"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    given = {"CUDA_VISIBLE_DEVICES": "6", "MUJOCO_EGL_DEVICE_ID": "6"}
+    assert gpus.of_worker(config) == given  # type: ignore[arg-type]
+    if late:
+        monkeypatch.setitem(sys.modules, "mujoco", types.ModuleType("mujoco"))
+        with pytest.warns(pytest.PytestWarning, match="no GPU of its own"):
+            gpus.assign_late(config)  # type: ignore[arg-type]
+        gpus.assign_late(config)  # type: ignore[arg-type]
+        assert gpus.of_worker(config) == given  # type: ignore[arg-type]
+    else:
+        gpus.assign_late(config)  # type: ignore[arg-type]
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
+        assert gpus.of_worker(config) == {}  # type: ignore[arg-type]
 
 
 def test_something_is_done_once_and_not_again_by_the_next_where_it_killed_the_first(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from vladoctor.errors import UserError
 from vladoctor.facts.system import SUITES, suites_in
 from vladoctor.loop import HORIZONS
 from vladoctor.profiles import find_profile
+from vladoctor.report.json import write_atomically
 from vladoctor.snapshot import Snapshot
 
 DEEPEST = 3
@@ -47,8 +48,11 @@ def write_run(checkpoint: Path | None, suite: str | None, out: Path, *, force: b
         suite: LIBERO's; None takes the one that the checkpoint has statistics of, or is named after.
 
     Raises:
+        OSError: it cannot be written.
         UserError: the file is there already, there is no checkpoint or several, or it is not known which suite.
     """
+    if out.is_dir():
+        raise UserError("this is a folder", where=str(out), remedy="name the file to write with -o")
     if out.exists() and not force:
         raise UserError("this file is there already", where=str(out), remedy="name another with -o, or say --force")
     snapshot = Snapshot(checkpoint) if checkpoint is not None else _found()
@@ -64,10 +68,7 @@ def write_run(checkpoint: Path | None, suite: str | None, out: Path, *, force: b
     chosen, why = _suite(snapshot, suite)
     warnings: list[str] = []
     text = "\n".join(_text(snapshot, chosen, why, out, warnings)) + "\n"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(out)
+    write_atomically(out, text)
     return Written(out, tuple(warnings))
 
 

@@ -12,7 +12,6 @@ import errno
 import io
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from vladoctor.cli.lint import lint_command
 from vladoctor.cli.options import DEBUG, FAILED, FORMATS, Outputs, baseline_options, output_options
 from vladoctor.cli.options import debug as _debug
 from vladoctor.cli.options import format_option as _format_option
+from vladoctor.cli.options import require_writable as _require_writable
 from vladoctor.cli.options import split as _split
 from vladoctor.cli.options import traceback_option as _traceback_option
 from vladoctor.errors import UserError
@@ -49,6 +49,9 @@ _NOT_OURS = {
     errno.ENOSPC: "free some space, or name another place with --out",
     errno.EDQUOT: "free some of your quota, or name another place with --out",
     errno.ENAMETOOLONG: "use a shorter path",
+    errno.EEXIST: "a part of this path is a file; name another place",
+    errno.ENOTDIR: "a part of this path is a file; name another place",
+    errno.EISDIR: "this is a folder; name a file",
     errno.EIO: "the disk or network drive fails; try again, or use another",
 }
 """What the operating system refused, and what to do; other errors of its are defects here."""
@@ -694,7 +697,7 @@ def _baseline(file: Path | None, write: bool) -> Callable[[RunResult], RunResult
     if write:
         if file is None:
             raise UserError("there is no file to write", where="--write-baseline", remedy="name it: --baseline FILE")
-        _require_writable(file.absolute().parent)
+        _require_writable(file.absolute().parent, "name another file with --baseline")
         known = file
 
         def accept_all(result: RunResult) -> RunResult:
@@ -821,23 +824,6 @@ def _unused(folder: Path) -> Path:
     if candidate != folder:
         print(f"{folder} holds an earlier run; this one goes to {candidate}", file=sys.stderr)
     return candidate
-
-
-def _require_writable(folder: Path) -> None:
-    """Find out before the run, not after it, that the report cannot be written."""
-    place = folder.absolute()
-    if place.exists() and not place.is_dir():
-        raise UserError("this is a file, not a folder", where=str(folder), remedy="name another with --out")
-    while not place.exists():
-        place = place.parent
-    try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise UserError(
-            f"the report cannot be written here: {error.strerror}",
-            where=str(place),
-            remedy="name a folder of yours with --out",
-        ) from error
 
 
 def _say_kept(folder: Path) -> None:

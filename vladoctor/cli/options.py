@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
+
+from vladoctor.errors import UserError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +54,23 @@ def format_option(command: F) -> F:
 def split(values: Sequence[str]) -> list[str]:
     """The codes of an option that may be repeated and may hold several, with commas."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def require_writable(folder: Path, remedy: str = "name another with --out") -> None:
+    """Find out before the run, not after it, that something cannot be written into a folder.
+
+    Raises:
+        UserError: it cannot.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UserError("this is a file, not a folder", where=str(place), remedy=remedy)
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise UserError(f"nothing can be written here: {error.strerror}", where=str(place), remedy=remedy) from error
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,10 @@ def output_options(first: str, *others: str, trackers: bool = False) -> Callable
             wandb: str | None = None,
             **options: Any,
         ) -> Any:
+            for file in (output_file, sarif, junit):
+                # Not /dev/stdout, a pipe and the like, which are written to as they are.
+                if file is not None and (file.is_file() or not file.exists()):
+                    require_writable(file.resolve().parent, "name another file")
             outputs = Outputs(form, output_file, sarif, junit, tensorboard, wandb)
             return command(*words, outputs=outputs, **options)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vladoctor.cli.options import FORMATS, Outputs, output_options, traceback_option
+from vladoctor.cli.options import FORMATS, Outputs, output_options, require_writable, traceback_option
 
 if TYPE_CHECKING:
     from vladoctor.preflight.result import Preflight
@@ -134,6 +134,7 @@ def init(checkpoint: Path | None, suite: str | None, out: Path, force: bool) -> 
     """Write a run file by asking the checkpoint's files, not you; comments say where each value comes from."""
     from vladoctor.init import write_run
 
+    require_writable(out.resolve().parent, "name another file with -o")
     written = write_run(checkpoint, suite, out, force=force)
     for warning in written.warnings:
         print(f"warning: {warning}", file=sys.stderr)

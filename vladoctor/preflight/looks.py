@@ -152,7 +152,9 @@ def take(look: Look, context: Context) -> list[Item]:
     except TroubleError as error:
         items.append(_trouble(look, context, error))
     except UserError as error:
-        told = error.what[:1].upper() + error.what[1:] + (f" ({error.where})" if error.where else "")
+        # The run file's own line is the finding's place, and need not be said twice.
+        where = "" if error.where.startswith(f"{context.spec.source}:") else error.where
+        told = error.what[:1].upper() + error.what[1:] + (f" ({where})" if where else "")
         code = getattr(error, "code", look.code)
         items.append(_trouble(look, context, TroubleError(code, told, error.remedy)))
     except Exception:  # noqa: BLE001 - a look that crashes is a state of its own, never the end of the pre-flight

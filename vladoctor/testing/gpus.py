@@ -16,7 +16,7 @@ import pytest
 OPTIONS = ("report_dir", "profile", "select", "ignore", "fail_on")
 DEVICES = "/dev"
 
-_assigned = pytest.StashKey[bool]()
+_asked_late = pytest.StashKey[bool]()
 
 
 def assign(config: pytest.Config) -> None:
@@ -28,6 +28,9 @@ def assign(config: pytest.Config) -> None:
 
 def assign_late(config: pytest.Config) -> None:
     """Give this worker its GPU where nothing was said before, if it is not too late; else say so, once."""
+    if config.stash.get(_asked_late, False):
+        return
+    config.stash[_asked_late] = True
     variables = of_worker(config)
     late = [name for name in ("torch", "mujoco", "jax") if name in sys.modules]
     if variables and late and not all(os.environ.get(name) == value for name, value in variables.items()):
@@ -41,13 +44,15 @@ def assign_late(config: pytest.Config) -> None:
         os.environ.update(variables)
 
 
-def of_worker(config: pytest.Config, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that give this worker its GPU; empty outside of pytest-xdist and where nothing is to be shared."""
+def of_worker(config: pytest.Config) -> dict[str, str]:
+    """The variables that give this worker its GPU.
+
+    Empty outside of pytest-xdist and where nothing is to be shared: a worker that has its GPU sees no other.
+    """
     worker = getattr(config, "workerinput", {}).get("workerid", "")
-    if not worker.startswith("gw") or wanted(config) == "off" or config.stash.get(_assigned, False):
+    if not worker.startswith("gw") or wanted(config) == "off":
         return {}
-    config.stash[_assigned] = True
-    return for_number(int(worker[2:]), os.environ if environment is None else environment)
+    return for_number(int(worker[2:]), os.environ)
 
 
 def for_number(number: int, environment: Mapping[str, str]) -> dict[str, str]:
