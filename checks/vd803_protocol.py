@@ -121,9 +121,9 @@ def _few(suite: str, found: Sequence[Facts]) -> Iterator[Problem]:
 def _as_published(suite: str, found: Sequence[Facts]) -> Verdict:
     counts, published = _counts(found), found[0].profile.get("loop.trials")
     if len(counts) < SUITE_TASKS[suite]:
+        some = "1 episode" if len(found) == 1 else f"{len(found)} episodes"
         return Abstention(
-            f"{len(found)} episodes of {len(counts)} of the {SUITE_TASKS[suite]} tasks of {suite} are a try, not its "
-            f"benchmark"
+            f"{some} of {len(counts)} of the {SUITE_TASKS[suite]} tasks of {suite}: a try, not its benchmark"
         )
     if not published:
         return Abstention(f"profile {found[0].profile.name} does not say how many episodes are published")

@@ -114,7 +114,7 @@ def test_frames_at_some_steps_only() -> None:
     steps = [step if step.number < 6 else replace(step, frames={}) for step in episode.steps]
     found = table(replace(episode, steps=steps))["render"]
     assert (found.state, found.steps, found.total) == (PARTLY, 6, 12)
-    assert found.why.startswith("at 6 of 12 steps")
+    assert found.why.startswith("not at 6 of 12 steps")
     # The last one may be a step that an exception kept from being made.
     steps = [*episode.steps[:-1], replace(episode.steps[-1], frames={})]
     assert table(replace(episode, steps=steps))["render"].state == SEEN

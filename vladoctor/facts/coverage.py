@@ -330,7 +330,7 @@ def _judged(
     why, remedy = lacking
     if count:
         return Coverage(
-            stage, PARTLY, through, count, total, unit, f"at {total - count} of {total} {unit}: {why}", remedy
+            stage, PARTLY, through, count, total, unit, f"not at {total - count} of {total} {unit}: {why}", remedy
         )
     return Coverage(stage, UNSEEN, "", 0, total, unit, why, remedy)
 

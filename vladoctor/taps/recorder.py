@@ -127,7 +127,7 @@ class Recorder:
         """Say, once, that something cannot be recorded, and go on."""
         if problem not in self.errors:
             self.errors.append(problem)
-            log.warning(problem)
+            log.info(problem)
 
     def close(self, outcome: Outcome) -> None:
         """End the recording. If it stopped early, it ends without an outcome and will count as truncated."""
