@@ -71,7 +71,10 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         # A server is killed when it is no longer needed: that its recording just ends says nothing.
         yield Abstention(sentence(covered))
         return
-    problems = [problem for problem in (_cut_off(facts), *_holes(facts, covered)) if problem is not None]
+    cut = _cut_off(facts)
+    # Where it ends before its first step, that is why there is nothing, whatever else there might have been.
+    holes = () if cut is not None and not facts.episode.steps else _holes(facts, covered)
+    problems = [problem for problem in (cut, *holes) if problem is not None]
     yield from problems
     for why, stages in _by_reason(one for one in covered if one.state != SEEN and not one.hole).items():
         yield Abstention(f"{_listed(stages)}: {why}{_therefore(stages)}")
@@ -97,7 +100,8 @@ def _cut_off(facts: Facts) -> Problem | None:
         full = any(word in stopped for word in ("OSError", "No space", "too large", "quota"))
         what, remedy = f"The {stopped}", ROOM if full else STOPPED
     else:
-        what, remedy = f"The recording ends after step {last} without its closing record", f"{RUN_ON} {ROOM}"
+        ends = f"after step {last}" if episode.steps else "before its first step"
+        what, remedy = f"The recording ends {ends} without its closing record", f"{RUN_ON} {ROOM}"
     return Problem(
         message=f"{what}; nothing is known of what came after.",
         remedy=remedy,

@@ -82,6 +82,12 @@ def test_a_recording_that_was_cut_off(note: str, remedy: str) -> None:
     assert remedy in found.remedy
 
 
+def test_a_recording_without_a_step_says_only_that() -> None:
+    found = problem(replace(whole(), truncated=True, steps=[]))
+    assert found.message.startswith("The recording ends before its first step")
+    assert "SIGTERM" in found.remedy
+
+
 # Must not.
 
 
