@@ -127,9 +127,14 @@ def vla_trace(vla_doctor: VlaDoctor) -> VlaTrace:
 
 def _doctor(item: pytest.Item) -> VlaDoctor:
     if doctor_key not in item.stash:
+        from vladoctor.errors import UserError
         from vladoctor.testing.doctor import VlaDoctor
 
-        item.stash[doctor_key] = VlaDoctor.of(item)
+        try:
+            item.stash[doctor_key] = VlaDoctor.of(item)
+        except UserError as error:
+            # Where it was found out says nothing to who wrote the marker.
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
     return item.stash[doctor_key]
 
 

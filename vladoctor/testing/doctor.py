@@ -104,6 +104,7 @@ class VlaDoctor:
             UserError: there is no such profile or check. Entering the block raises it where this process is being
                 watched already.
         """
+        __tracebackhide__ = True
         return self._begin(
             replace(
                 self.settings,
@@ -166,7 +167,8 @@ class VlaDoctor:
         except UserError as error:
             # It was not said on vladoctor's command line, whose options these are.
             error.where = f"{self.name}: {error.where.lstrip('-')}"
-            raise
+            # At the test's own line, not where it was found out.
+            raise error.with_traceback(None) from None
         fail_on = settings.fail_on or doctor.spec.report.fail_on
         doctor.spec = replace(doctor.spec, report=replace(doctor.spec.report, fail_on=fail_on))
         return doctor
