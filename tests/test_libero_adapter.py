@@ -182,3 +182,24 @@ def test_bare_home_and_hidden_gpus(tmp_path: Path, hidden: str) -> None:
     assert visible == hidden
     assert "Exception ignored" not in done.stderr
     assert not (tmp_path / ".libero").exists()
+
+
+def test_a_backend_that_needs_a_display_is_an_error_that_says_so() -> None:
+    """GLX without a display: MuJoCo's own words say nothing of MUJOCO_GL."""
+    script = (
+        "from vladoctor.adapters import libero\n"
+        "libero.prepare('stand-in')\n"
+        "libero.make_env(libero.load_task('libero_object', 0), resolution=64)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "PYOPENGL_PLATFORM")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        stdin=subprocess.DEVNULL,
+        env={**environment, "MUJOCO_GL": "glx"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "UserError: MUJOCO_GL=glx: MuJoCo cannot draw without a display: FatalError" in done.stderr
+    assert "set MUJOCO_GL=egl" in done.stderr

@@ -464,7 +464,7 @@ def _gl_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # mujoco.FatalError among others
-        shape = r"EGL|libGL|OSMesa|glGetError|gladLoad|MUJOCO_GL"
+        shape = r"EGL|OpenGL|libGL|OSMesa|glGetError|gladLoad|MUJOCO_GL"
         if isinstance(error, (ModuleNotFoundError, UserError)) or not re.search(shape, str(error)):
             raise
         chosen = os.environ.get("MUJOCO_GL", "")

@@ -220,7 +220,7 @@ def _variables(context: Context) -> Iterator[Item]:
         raise TroubleError(
             "VD607",
             "MUJOCO_GL is glx, which needs a display, and DISPLAY is not set: making the environment ends in a "
-            "FatalError (gladLoadGL).",
+            "FatalError of MuJoCo's.",
             "Set MUJOCO_GL=egl (or osmesa), or leave it unset.",
             evidence={"seen": "glx", "expected": "egl, osmesa or unset"},
         )
