@@ -312,6 +312,7 @@ def test_page_that_cannot_be_drawn_does_not_cost_the_report(
     out, err = capsys.readouterr()
     assert "Healthy" in out
     assert "the HTML report could not be written" in err
+    assert "Exit status 2: not all that was asked for was written" in out
     assert Path("reports/run/report.json").exists()
 
 

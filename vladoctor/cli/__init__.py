@@ -319,10 +319,11 @@ def _diagnose_program(
         reason = ""
         if watched.status or (status_of == "program" and status != FAILED):
             status, reason = watched.status, watched.ended
+        told = (status, reason) if reason else _not_told(result, status)
         if outputs.form in ("sarif", "junit") or outputs.file is not None:
             # Its stdout is not ours.
             target = outputs.file or folder / _IN_FOLDER[outputs.form]
-            _put(result, replace(outputs, file=target), written)
+            _put(result, replace(outputs, file=target), written, told)
             written.append(target)
         if outputs.form in ("concise", "github"):
             sys.stderr.write(_rendered(result, outputs.form))
@@ -331,7 +332,7 @@ def _diagnose_program(
         elif outputs.form != "concise":
             from vladoctor.report.terminal import print_summary
 
-            print_summary(result, reports=written, stream=sys.stderr, status=(status, reason) if reason else None)
+            print_summary(result, reports=written, stream=sys.stderr, status=told)
     return status
 
 
@@ -660,21 +661,30 @@ def _deliver(result: RunResult, folder: Path | None, outputs: Outputs, *, html: 
         # The annotations are for GitHub, the summary for who reads the log.
         from vladoctor.report.terminal import print_summary
 
-        print_summary(result, reports=written, stream=sys.stderr)
-    _put(result, outputs, written)
+        print_summary(result, reports=written, stream=sys.stderr, status=_not_told(result, status))
+    _put(result, outputs, written, _not_told(result, status))
     return status
 
 
-def _put(result: RunResult, outputs: Outputs, written: Sequence[Path]) -> None:
-    """Print what was asked for, or write it into its file."""
+def _not_told(result: RunResult, status: int) -> tuple[int, str] | None:
+    """An exit status that is not the verdict's, and why."""
+    return None if status == result.exit_status else (status, "not all that was asked for was written, see above")
+
+
+def _put(result: RunResult, outputs: Outputs, written: Sequence[Path], told: tuple[int, str] | None) -> None:
+    """Print what was asked for, or write it into its file.
+
+    Args:
+        told: the exit status and why, where it is not the verdict's.
+    """
     if outputs.form == "text":
         from vladoctor.report.terminal import print_summary
 
         if outputs.file is None:
-            print_summary(result, reports=written)
+            print_summary(result, reports=written, status=told)
         else:
             stream = io.StringIO()
-            print_summary(result, reports=written, stream=stream)
+            print_summary(result, reports=written, stream=stream, status=told)
             outputs.put(stream.getvalue())
         sys.stdout.flush()
     else:
