@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from rendered import LIBERO, RIGHT, Rendered, facts, model_image, recorded, rendered, turned
 
 from vladoctor import session
@@ -250,3 +251,19 @@ def test_a_stretch_is_looked_at_where_it_changed() -> None:
     assert spread(100, 5, changes) == [0, 24, 30, 70, 99]
     assert spread(3, 5, changes[:3]) == [0, 1, 2]
     assert spread(0, 5) == []
+
+
+def test_images_that_are_cropped_at_random_take_no_more_memory_the_more_there_are() -> None:
+    """Each has windows of its own, and each window an outline of every frame."""
+    draw = np.random.default_rng(0)
+    count = 24
+    images = []
+    for shot in SHOTS[:count]:
+        frame, side = RIGHT(shot.frame), int(draw.uniform(0.75, 1.0) * len(shot.frame))
+        top, left = draw.integers(0, len(frame) - side + 1, 2)
+        images.append(np.asarray(Image.fromarray(frame[top : top + side, left : left + side]).resize((128, 128))))
+    made = facts(recorded(SHOTS[:count], images=images, stats=STATS[:count]))
+    windows = {match.registration.offset for match in matches(made)}
+    assert len(windows) > count // 2
+    camera = track(made).camera("agentview")
+    assert 0 < len(camera._outlines) <= 32

@@ -57,8 +57,12 @@ if TYPE_CHECKING:
 IMAGE = ""
 """Slot of a query's own image; others are named as in `Query.more_images`."""
 
-_FIRST_BLOCK, _LAST_BLOCK = 16, 64
-"""Queries that are confirmed at once, at first and in the end."""
+_LAST_BLOCK = 64
+"""Queries that are confirmed at once in the end; from one on, twice as many whenever all were."""
+
+_WINDOWS = 32
+"""Windows whose outlines are kept at a time, of some eight that are known under eight elements in a few places each: of
+images that are cropped at random every one has windows of its own, 9 kB of outline for each frame of the episode."""
 
 _KEPT = 7
 """Registrations that are tried again before a search, besides the latest: there are eight elements."""
@@ -147,14 +151,18 @@ class Camera:
     def outlines(self, window: Window) -> Outlines:
         """Outlines of the frames, cut to a window; one that differs by rounding is the same."""
         key = tuple(round(part, 4) for part in window)
-        if key not in self._outlines:
+        known = self._outlines.pop(key, None)  # type: ignore[arg-type]
+        if known is None:
             cut = np.array([window], np.float32)
 
             def make(places: np.ndarray) -> np.ndarray:
                 return local_contrast(cut_out(greys([self.frames[place] for place in places]), cut, FINAL))
 
-            self._outlines[key] = Outlines(len(self.frames), make)  # type: ignore[index]
-        return self._outlines[key]  # type: ignore[index]
+            known = Outlines(len(self.frames), make)
+            if len(self._outlines) >= _WINDOWS:
+                del self._outlines[next(iter(self._outlines))]
+        self._outlines[key] = known  # type: ignore[index]
+        return known
 
 
 class Track:
@@ -239,7 +247,7 @@ class Track:
     def _follow(self) -> Iterator[Match]:
         asked = [place for place, (step, _) in enumerate(self.asked) if step.frames]
         known: list[Match] = []
-        place, block, failed = 0, _FIRST_BLOCK, 0
+        place, block, failed = 0, 1, 0
         while place < len(asked):
             held: list[Match] = []
             # The latest first: what comes and goes, a flip at random say, is searched for once.
@@ -250,7 +258,7 @@ class Track:
                     break
             if held:
                 yield from held
-                block = min(2 * block, _LAST_BLOCK) if len(held) == block else _FIRST_BLOCK
+                block = min(2 * block, _LAST_BLOCK) if len(held) == block else 1
                 place, failed = place + len(held), 0
                 continue
             found = self._guessed(asked[place]) if not known and not failed else None
@@ -261,7 +269,7 @@ class Track:
                 failed = 0 if found.registration.score >= MIN_SCORE else failed + 1
             if found.registration.decisive:
                 known = [*known[-_KEPT:], found]
-            place, block = place + 1, _FIRST_BLOCK
+            place, block = place + 1, 1
             yield found
 
     def _confirmed(self, places: Sequence[int], known: Match) -> list[Match]:
