@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from statistics import median
 from time import monotonic
 from typing import Any
@@ -37,6 +38,9 @@ from vladoctor.loop import HORIZONS
 from vladoctor.matrix import NOTHING, matrix, trials_of
 from vladoctor.report.json import write_atomically
 from vladoctor.report.matrix import alarms, make_display, rate
+
+STOPPED = Event()
+"""Set when the campaign is stopped, and its programs with it."""
 
 SUITE = "libero_object"
 HORIZON = HORIZONS[SUITE]
@@ -192,6 +196,9 @@ def campaign(jobs: Sequence[Job], arguments: argparse.Namespace) -> list[str]:
                     display.ended(row, seconds)
                     if error:
                         crashed.append(f"{row['fault']}, {row['task']}:\n{error}")
+        except KeyboardInterrupt:
+            STOPPED.set()
+            raise
         finally:
             display.finish()
     return crashed
@@ -222,6 +229,9 @@ def run(bench: Bench, program: Client | None, job: Job) -> tuple[dict[str, Any],
         row = {"fault": job.loop.name, "task": job.name.removeprefix(f"{job.loop.name}-"), "state": "done"}
         if not report.get("episodes"):
             return {**row, "state": "crashed", "first": {}}, seconds, log[-2000:]
+        if STOPPED.is_set():
+            # Its program was stopped with it; what it had not done would count as done.
+            return {**row, "state": "crashed", "first": {}}, seconds, "interrupted"
         trials = trials_of(report, "", job.task)
         if any(trial["severity"] for trial in trials):
             shutil.copytree(folder, bench.out / "findings" / job.name, dirs_exist_ok=True)

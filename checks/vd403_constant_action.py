@@ -17,9 +17,10 @@ image does not reach it or means nothing to it.
 `answers_alike` is the number of queries in the row, `different_ids` with how many different sets of ids they came, and
 `image_change` the largest mean difference of the images from the row's first, in levels. An answer kept over other ids
 is a fact, and stops the run. An answer made of the same ids over a scene that changes is a symptom, and never more than
-a look, or fix where it lasted long: a policy may well go straight on, and in healthy episodes of the demo's policy up
-to 11 queries in a row were answered alike while the arm moved (five episodes, images 5 to 12 levels apart); under a
-mirrored image or a wrong instruction it was up to 111.
+a look: in healthy episodes of the demo's policy at most 11 queries in a row were answered alike while the arm moved
+(five episodes, images 5 to 12 levels apart), but on tasks that it was not trained on, in loops as right as those, up to
+139 (images up to 7 levels apart): a policy that is lost pushes on. Under a mirrored image or a wrong instruction it was
+up to 111.
 
 ## Fix
 
@@ -74,7 +75,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
         return
     for run in (same, turns):
         if run is not None and _repeated(run, limits):
-            yield _same_answer(run, len(answered), limits)
+            yield _same_answer(run, len(answered))
             return
     if len(answered) < limits["least_queries"]:
         yield Abstention(f"{len(answered)} queries are too few to tell")
@@ -133,8 +134,7 @@ def _kept_answer(run: Run, queries: int) -> Problem:
     )
 
 
-def _same_answer(run: Run, queries: int, limits: Mapping[str, float]) -> Problem:
-    grave = len(run.answers) == 1 and len(run) >= limits["fix_queries"] and (run.change or 0.0) >= limits["fix_change"]
+def _same_answer(run: Run, queries: int) -> Problem:
     what = "were answered alike, to the last digit" if len(run.answers) == 1 else "got one of two answers by turns"
     return Problem(
         message=f"{len(run)} of {queries} queries in a row {what}, while the image changed by {run.change:.1f} levels: "
@@ -142,7 +142,7 @@ def _same_answer(run: Run, queries: int, limits: Mapping[str, float]) -> Problem
         remedy="Give the policy a black image in the place of one of these: if the answer stays the same, the image "
         "does not reach the model (VD206), or an answer is kept in between. If it changes, what the policy is shown or "
         "told means nothing to it: compare image and prompt with those of its training.",
-        severity=Severity.FIX if grave else Severity.LOOK,
+        severity=Severity.LOOK,
         symptom=True,
         first_step=run.steps[0],
         last_step=run.steps[-1],
@@ -203,9 +203,6 @@ CHECK = Check(
         "look_queries": 30.0,
         # Levels; a scene in which only the light of a moving arm changes a little is below.
         "look_change": 2.0,
-        # Not a measurement: nothing of the kind has been seen in a healthy loop.
-        "fix_queries": 60.0,
-        "fix_change": 5.0,
     },
     explained_by=(
         "VD101", "VD102", "VD103", "VD104", "VD105", "VD201", "VD202", "VD203", "VD204", "VD205", "VD206", "VD301",

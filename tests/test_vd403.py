@@ -74,13 +74,14 @@ def test_a_few_ids_that_decode_alike_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("queries", "level", "severity"),
-    [(40, 0.2, Severity.LOOK), (80, 0.2, Severity.FIX), (80, 0.03, Severity.LOOK)],
+    ("queries", "level"),
+    # The second: of tasks that the demo's policy was not trained on, in healthy loops, 139 queries in a row.
+    [(40, 0.2), (140, 0.2), (80, 0.03)],
 )
-def test_the_same_answer_while_the_scene_changes(queries: int, level: float, severity: Severity) -> None:
+def test_the_same_answer_while_the_scene_changes(queries: int, level: float) -> None:
     verdict = judge(shown(alike(queries), level))
     assert isinstance(verdict, Problem)
-    assert verdict.severity is severity
+    assert verdict.severity is Severity.LOOK
     assert "to the last digit" in verdict.message
     assert verdict.symptom
 
