@@ -34,8 +34,9 @@ class Section:
     """A section of the page and how it is made.
 
     Attributes:
-        command: script of this folder and its arguments; `{kept}` is a folder of the section's own, `{policy}` that of
-            the section of that name, `{workers}`, `{run}`; `{pythons}` and `{matrix}` stand for whole options.
+        command: script of this folder and its arguments; `{kept}` is a folder of the section's own, `{sources}` that of
+            public evaluation scripts, `{here}` this one, `{workers}`, `{run}`; `{pythons}` and `{matrix}` stand for whole
+            options.
         resumes: the command keeps results in `{kept}` and does not run again what is there.
         needs: "gpu", or a file or folder (as in `command`) that has to be there.
         minutes: about how long it takes on two cores; on one GPU, where that is needed.
@@ -62,8 +63,19 @@ SECTIONS = (
     Section("peers", "peers.py --workers {workers} --out {kept} {matrix}", resumes=True, minutes=45),
     Section("overhead", "overhead.py --threads 1 --steps 20 --repeats 16", minutes=4),
     Section("startup", "startup.py", minutes=1),
-    Section("judging", "judging.py {policy}", needs="{policy}", minutes=20),
+    Section("plugin", "plugin.py", minutes=4),
+    Section("judging", "judging.py", minutes=25),
     Section("full-size", "full_size.py", needs="gpu", minutes=5),
+    Section("lint-corpus", "lint_corpus.py {sources}", needs="{sources}", minutes=1),
+    Section(
+        "lint-unlabelled", "lint_corpus.py {sources} --labels {here}/lint_unlabelled.json", needs="{sources}", minutes=2
+    ),
+    Section("lint-speed", "lint_speed.py", minutes=4),
+    Section("lint-robustness", "lint_robustness.py", minutes=20),
+    Section("preflight-levels", "preflight.py levels", minutes=10),
+    Section("preflight-faults", "preflight.py faults", minutes=10),
+    Section("preflight-full-size", "preflight.py full-size", needs="gpu", minutes=5),
+    Section("preflight-probes", "preflight.py probes", minutes=10),
 )
 """A line for each section of the page; `begin` and `end` markers of its name stand in the page."""
 
@@ -79,6 +91,9 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run what has only its text kept")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PYTHON", help="see clients.py")
+    parser.add_argument(
+        "--sources", type=Path, default=Path("sources"), help="fetched repositories; see lint_corpus.py"
+    )
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
     if arguments.list:
@@ -125,7 +140,8 @@ def filled(part: str, section: Section, arguments: argparse.Namespace) -> Sequen
     if part == "{matrix}":
         folder = arguments.matrix or kept / "catalogue"
         return ["--matrix", str(folder.resolve())] if (folder / "matrix.json").is_file() else []
-    places = {"kept": kept / section.name, "policy": kept / "policy", "workers": arguments.workers, "run": RUN}
+    places = {"kept": kept / section.name, "workers": arguments.workers, "run": RUN, "here": HERE}
+    places["sources"] = arguments.sources.resolve()
     return [part.format(**places)] if part else []
 
 

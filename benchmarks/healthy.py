@@ -25,8 +25,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from statistics import median
+from threading import Event
 from time import monotonic
 from typing import Any
 
