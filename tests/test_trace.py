@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,25 @@ def test_floats_keep_every_digit() -> None:
     values = np.random.default_rng(0).standard_normal(1000).tolist()
     values += [5e-324, 1.7976931348623157e308, -0.0]
     assert decode_json(encode_json(values)) == values
+
+
+@pytest.mark.parametrize("reader", ["json", *(["orjson"] if find_spec("orjson") else [])])
+def test_records_read_the_same_with_and_without_the_faster_reader(reader: str) -> None:
+    """The extra `fast` is a matter of time alone; what orjson is too strict for is read by Python's own reader.
+
+    Of the two environments in which the tests run, that of the versions that OpenVLA pins has no orjson.
+    """
+    values = {"plain": [0.1, -0.0, 1e-300, 1, True, None, "é\u2028"], "half": "\ud800", "large": [2**53 + 1, math.inf]}
+    program = "import sys; sys.modules.setdefault('orjson', None)\n" if reader == "json" else ""
+    program += (
+        f"from vladoctor.trace import decode_json, encode_json, READ_JSON\nvalues = {values!r}\n".replace(
+            "inf]", "float('inf')]"
+        )
+        + "for one in values.values():\n    assert repr(decode_json(encode_json(one))) == repr(one)\n"
+        "print(READ_JSON.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == reader
 
 
 def test_cut_at_any_byte_it_reads_up_to_the_last_whole_step(tmp_path: Path) -> None:

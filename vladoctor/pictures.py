@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,10 +58,13 @@ class PictureStatistics(NamedTuple):
     def from_json(cls, record: Mapping[str, Any]) -> PictureStatistics | None:
         """Read back what `to_json` made; None where a field is missing."""
         try:
-            mean, colour, *others = [record[name] for name in cls._fields]
+            mean, colour, *others = _IN_ORDER(record)
             return cls(mean, tuple(colour), *others)
         except (KeyError, TypeError):
             return None
+
+
+_IN_ORDER = itemgetter(*PictureStatistics._fields)
 
 
 def measure(picture: np.ndarray) -> PictureStatistics:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,33 +128,57 @@ def judge_traces(
         processes: process id -> that of its parent, beside what the traces say.
         workers: so many processes judge, each some of the episodes, where processes can be forked.
     """
+    with _uncollected():
+        return _judge_traces(paths, spec, out, processes, workers)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without collections of garbage: recordings are a million objects and more, of which none is any."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _judge_traces(
+    paths: Sequence[Path], spec: RunSpec | None, out: Path | None, processes: Parents | None, workers: int
+) -> RunResult:
     profiles: list[Profile] = []
     failures: list[str] = []
     run: dict[str, Any] = {}
     shown = spec
     episodes: list[Episode] = []
+    # A loop's own recording is judged at once, while it is in the processor's cache; few are set aside afterwards.
+    at_once = workers < 2 and processes is None
+    judged: dict[int, tuple[Task, Diagnosis]] = {}
     held = 0
     for path in paths:
         try:
-            episodes.append(read_episode(path))
+            episode = read_episode(path)
         except UserError as error:
             failures.append(str(error))
             continue
+        episodes.append(episode)
+        if at_once and not policy_alone(episode) and any(True for _ in episode.queries()):
+            task = _task(episode, spec)
+            judged[id(episode)] = task, judge(*task)
         held += path.stat().st_size
         if held > _HELD:
-            for step in episodes[-1].steps:
+            for step in episode.steps:
                 for frame in pictures_of(step):
                     frame.release()
     kept, notes = _set_aside(join_servers(episodes), processes or {})
-    tasks: list[Task] = []
-    for episode in kept:
-        asked = spec or recorded_run(episode.run.get("spec") or {})
+    tasks = [judged[id(episode)][0] if id(episode) in judged else _task(episode, spec) for episode in kept]
+    for episode, profile, asked in tasks:
         shown = shown or asked
-        profile = choose_profile(episode.run, asked, str(episode.task.get("suite") or ""))
         run = run or {**episode.run, "fault": episode.task.get("fault", ""), "profile": _profile_info(profile)}
-        tasks.append((episode, profile, asked))
         profiles.append(profile)
-    diagnoses = _judged(tasks, workers)
+    others = iter(_judged([task for task in tasks if id(task[0]) not in judged], workers))
+    diagnoses = [judged[id(task[0])][1] if id(task[0]) in judged else next(others) for task in tasks]
     return RunResult(
         spec=shown,
         run=run,
@@ -163,6 +188,12 @@ def judge_traces(
         notes=tuple(notes),
         overall=judge_run(diagnoses, profiles, shown),
     )
+
+
+def _task(episode: Episode, spec: RunSpec | None) -> Task:
+    """By what an episode is to be judged: what `spec` says, else its own run."""
+    asked = spec or recorded_run(episode.run.get("spec") or {})
+    return episode, choose_profile(episode.run, asked, str(episode.task.get("suite") or "")), asked
 
 
 def _set_aside(episodes: Sequence[Episode], parents: Parents) -> tuple[list[Episode], list[str]]:

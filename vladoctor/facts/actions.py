@@ -109,7 +109,9 @@ def answer(query: Query) -> np.ndarray | None:
 def _rows(query: Query) -> Sequence[Sequence[float]]:
     """The rows of an answer; none where they differ in length."""
     rows = query.chunk or ((query.action,) if query.action is not None else ())
-    return rows if rows and len(rows[0]) and all(len(row) == len(rows[0]) for row in rows) else ()
+    if len(rows) < 2:
+        return rows if rows and len(rows[0]) else ()
+    return rows if len(rows[0]) and all(len(row) == len(rows[0]) for row in rows) else ()
 
 
 def answer_size(episode: Episode) -> int | None:

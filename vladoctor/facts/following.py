@@ -37,7 +37,6 @@ from vladoctor.facts.registration import (
     inside,
     inverse,
     local_contrast,
-    normalise,
     placed,
     refine,
     register,
@@ -57,12 +56,15 @@ if TYPE_CHECKING:
 IMAGE = ""
 """Slot of a query's own image; others are named as in `Query.more_images`."""
 
-_LAST_BLOCK = 64
-"""Queries that are confirmed at once in the end; from one on, twice as many whenever all were."""
+_LAST_BLOCK = 256
+"""Queries that are confirmed at once in the end; from one on, four times as many whenever all were."""
 
 _WINDOWS = 32
 """Windows whose outlines are kept at a time, of some eight that are known under eight elements in a few places each: of
 images that are cropped at random every one has windows of its own, 9 kB of outline for each frame of the episode."""
+
+_CHUNK = 64
+"""Pictures of which outlines are made at once: more do not stay in the processor's cache."""
 
 _KEPT = 7
 """Registrations that are tried again before a search, besides the latest: there are eight elements."""
@@ -83,6 +85,9 @@ asked."""
 
 _SIZE, _STEPS = 32, 3
 """Pixels and rounds in which that is measured."""
+
+_LEAST = 1e-3
+"""Length below which an outline is left as short as it is: that of a blank picture is rounding."""
 
 Window = tuple[float, float, float, float]
 
@@ -117,12 +122,17 @@ class Outlines:
         """Those at some places: float32 (n, 48 * 48)."""
         missing = places[~self._there[places]]
         missing = np.unique(missing) if len(missing) else missing
-        for first in range(0, len(missing), _LAST_BLOCK):
-            some = missing[first : first + _LAST_BLOCK]
+        for first in range(0, len(missing), _CHUNK):
+            some = missing[first : first + _CHUNK]
             rows = self._make(some)
             rows -= rows.mean(axis=1, keepdims=True)
-            self.contrast[some] = np.sqrt(np.einsum("np,np->n", rows, rows) / rows.shape[1])
-            self._rows[some] = normalise(rows)
+            lengths = np.sqrt(np.einsum("np,np->n", rows, rows))
+            self.contrast[some] = lengths / np.sqrt(rows.shape[1])
+            lengths = np.maximum(lengths, _LEAST)[:, None]
+            if some[-1] - some[0] + 1 == len(some):
+                np.divide(rows, lengths, out=self._rows[some[0] : some[-1] + 1])
+            else:
+                self._rows[some] = rows / lengths
             self._there[some] = True
         first, last = (int(places[0]), int(places[-1])) if len(places) else (0, -1)
         if last - first + 1 == len(places) and (np.diff(places) == 1).all():
@@ -153,12 +163,13 @@ class Camera:
         key = tuple(round(part, 4) for part in window)
         known = self._outlines.pop(key, None)  # type: ignore[arg-type]
         if known is None:
-            cut = np.array([window], np.float32)
+            # Without `self`: in a circle, outlines would stay in memory until the next collection.
+            frames, cut = self.frames, np.array([window], np.float32)
 
             def make(places: np.ndarray) -> np.ndarray:
-                return local_contrast(cut_out(greys([self.frames[place] for place in places]), cut, FINAL))
+                return local_contrast(cut_out(greys([frames[place] for place in places]), cut, FINAL))
 
-            known = Outlines(len(self.frames), make)
+            known = Outlines(len(frames), make)
             if len(self._outlines) >= _WINDOWS:
                 del self._outlines[next(iter(self._outlines))]
         self._outlines[key] = known  # type: ignore[index]
@@ -206,14 +217,15 @@ class Track:
         """Outlines of the images, as they are, without padding."""
         key = content.tobytes()
         if key not in self._images:
+            asked = self.asked
 
             def make(places: np.ndarray) -> np.ndarray:
-                pictures = [self.asked[place][1].grey for place in places]
+                pictures = [asked[place][1].grey for place in places]
                 if len({picture.shape for picture in pictures}) > 1:
                     return np.concatenate([_outline(picture[None], content) for picture in pictures])
                 return _outline(np.stack(pictures), content)
 
-            self._images[key] = Outlines(len(self.asked), make)
+            self._images[key] = Outlines(len(asked), make)
         return self._images[key]
 
     def look(self, places: np.ndarray, camera: str, known: Registration) -> list[Registration]:
@@ -232,7 +244,10 @@ class Track:
         scores: np.ndarray = np.empty((len(ELEMENTS), len(places)), np.float32)
         for number, (window, members) in enumerate(groups.items()):
             seen = shown.outlines(window)
-            scores[members] = under_elements(seen[at].reshape(pictures.shape), pictures, members)
+            frames = seen[at].reshape(pictures.shape)
+            for first in range(0, len(places), _CHUNK):
+                some = slice(first, first + _CHUNK)
+                scores[members, some] = under_elements(frames[some], pictures[some], members)
             if not number:
                 weakest = np.minimum(weakest, seen.contrast[at])
         ranked = np.argsort(-scores, axis=0)[:2]
@@ -258,8 +273,12 @@ class Track:
                     break
             if held:
                 yield from held
-                block = min(2 * block, _LAST_BLOCK) if len(held) == block else 1
+                block = min(4 * block, _LAST_BLOCK) if len(held) == block else 1
                 place, failed = place + len(held), 0
+                continue
+            if failed >= _TRIES and (empty := self._empty(asked[place : place + _LAST_BLOCK])):
+                yield from empty
+                place, block = place + len(empty), 1
                 continue
             found = self._guessed(asked[place]) if not known and not failed else None
             if found is None and failed >= _TRIES:
@@ -290,25 +309,34 @@ class Track:
                 break
             found.append(Match(self.asked[place][0].number, known.camera, registration))
         # A window that has moved by less than a score tells is found where it can be measured exactly: on full frames.
-        for number, place in enumerate(places[: len(found)]):
-            step, image = self.asked[place]
-            if image.load_full and step.frames[known.camera].load_full and self._moved(place, known) > _MOVED:
-                return found[:number]
-        return found
+        full = [number for number, place in enumerate(places[: len(found)]) if self._has_full(place, known.camera)]
+        moved = self._moved([places[number] for number in full], known) > _MOVED
+        return found[: full[int(np.argmax(moved))]] if moved.any() else found
 
-    def _moved(self, place: int, known: Match) -> float:
-        """How far the window of an image, refined on thumbnails, is from the known one, as a fraction of the frame."""
-        window = np.array(window_of(known.registration, self.asked[place][1].grey).window)
-        change = self._refined(place, known, _STEPS) - window
-        return float(max(np.abs(change[::2]).max(), np.abs(change[::2] + change[1::2]).max()))
-
-    def _refined(self, place: int, known: Match, steps: int) -> np.ndarray:
-        """The window of an image, measured on thumbnails from what is known on: top, height, left, width."""
+    def _has_full(self, place: int, camera: str) -> bool:
         step, image = self.asked[place]
-        cut = window_of(known.registration, image.grey)
-        images = np.ascontiguousarray(cut.of_images(image.grey[None], GRID))
-        scenes = greys([step.frames[known.camera]])
-        return np.asarray(refine(scenes, images, np.array([cut.window], np.float32), _SIZE, steps)[0])
+        return bool(image.load_full and step.frames[camera].load_full)
+
+    def _moved(self, places: Sequence[int], known: Match) -> np.ndarray:
+        """How far the windows of images, refined on thumbnails, are from the known one, as fractions of the frame."""
+        if not places:
+            return np.zeros(0)
+        before = [window_of(known.registration, self.asked[place][1].grey).window for place in places]
+        change = self._refined(places, known, _STEPS) - np.array(before)
+        ends = np.abs(np.stack([change[:, ::2], change[:, ::2] + change[:, 1::2]]))
+        return np.asarray(ends.max(axis=(0, 2)))
+
+    def _refined(self, places: Sequence[int], known: Match, steps: int) -> np.ndarray:
+        """The windows of images of one shape, measured on thumbnails from what is known on.
+
+        Returns:
+            top, height, left, width of each: (n, 4).
+        """
+        cuts = [window_of(known.registration, self.asked[place][1].grey) for place in places]
+        images = [cut.of_images(self.asked[place][1].grey[None], GRID) for cut, place in zip(cuts, places, strict=True)]
+        scenes = greys([self.asked[place][0].frames[known.camera] for place in places])
+        windows = np.array([cut.window for cut in cuts], np.float32)
+        return refine(scenes, np.ascontiguousarray(np.concatenate(images)), windows, _SIZE, steps)
 
     def _guessed(self, place: int) -> Match | None:
         """The first image, if it lies as the checkpoint expects: refined and scored as by a search, without one."""
@@ -322,7 +350,7 @@ class Track:
         )
         if best.registration.element != self.guess.element or best.registration.score < MIN_SCORE:
             return None
-        scales, offset = placed(best.registration.element, self._refined(place, best, _STEPS), WHOLE)
+        scales, offset = placed(best.registration.element, self._refined([place], best, _STEPS)[0], WHOLE)
         found = replace(best, registration=replace(best.registration, scales=scales, offset=offset))
         found = replace(best, registration=self.look(at, best.camera, found.registration)[0])
         found_at = found.registration
@@ -331,6 +359,23 @@ class Track:
         # What thumbnails cannot tell from what is expected, full frames need not say either.
         pairs = zip(found_at.scales + found_at.offset, self.guess.scales + self.guess.offset, strict=True)
         return found if max(abs(seen - wanted) for seen, wanted in pairs) <= _MOVED else self._on_full(place, found)
+
+    def _empty(self, places: Sequence[int]) -> list[Match]:
+        """Matches of the images up to the first one that shows something: one look says all there is to say of them."""
+        camera = next(iter(self.asked[places[0]][0].frames))
+        count = 0
+        for place in places:
+            if camera not in self.asked[place][0].frames:
+                break
+            count += 1
+        given, some = self.images(WHOLE), np.array(places[:count])
+        given[some]
+        shows = given.contrast[some] >= MIN_CONTRAST
+        some = some[: int(np.argmax(shows))] if shows.any() else some
+        looks = self.look(some, camera, _centred(1.0)) if len(some) else []
+        return [
+            Match(self.asked[place][0].number, camera, found) for place, found in zip(some.tolist(), looks, strict=True)
+        ]
 
     def _glance(self, place: int) -> Match | None:
         """What one look at the whole frame says of an image that will fit none, as others did not; None: search."""

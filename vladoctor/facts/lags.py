@@ -138,12 +138,18 @@ def _distances(frames: np.ndarray, given: np.ndarray, asked: np.ndarray) -> np.n
     """Mean square difference of every image and every frame up to its own: float (queries, frames), inf beyond."""
     later = np.arange(len(frames))[None] > asked[:, None]
     before = None
+    # Of the distances only what is done to the frames changes from round to round: the products are made once.
+    centre = frames.mean(axis=0)
+    seen, middle = frames - centre, given.mean(axis=0)
+    products, own = (given - middle) @ seen.T, np.einsum("np,np->n", seen, seen, dtype=np.float64)
     mean_frame, mean_given = frames[asked].mean(axis=0), given.mean(axis=0)
     gain, shift, way = _line(mean_frame, mean_given), 0.0, np.zeros_like(mean_frame)
     shift = float(mean_given.mean() - gain * mean_frame.mean())
     for turn in range(_ROUNDS):
-        wanted = (given - shift - way) / gain
-        distances = _square(wanted, frames)
+        wanted = ((given - shift - way) / gain - centre).astype(np.float32)
+        common = ((middle - shift - way) / gain - centre) @ seen.T
+        sums = np.einsum("np,np->n", wanted, wanted, dtype=np.float64)[:, None] + own
+        distances = np.maximum(sums - 2.0 * (products / gain + common), 0.0) / frames.shape[1]
         distances[later] = np.inf
         nearest = distances.argmin(axis=1)
         if turn == _ROUNDS - 1 or len(given) < _ENOUGH or (before is not None and (nearest == before).all()):

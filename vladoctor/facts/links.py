@@ -25,8 +25,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vladoctor.facts.following import IMAGE, Match, lying_as, track
-from vladoctor.facts.registration import ELEMENTS, MIN_CONTRAST, MIN_SCORE, Registration, register, windows_of
+from vladoctor.facts.following import IMAGE, Match, Outlines, lying_as, track
+from vladoctor.facts.registration import (
+    ELEMENTS,
+    MIN_CONTRAST,
+    MIN_SCORE,
+    PADDED,
+    Registration,
+    register,
+    windows_of,
+)
 from vladoctor.facts.tokens import action_tokens, token_layout
 
 if TYPE_CHECKING:
@@ -206,6 +214,7 @@ class _Slot:
         self.track = track(facts, slot)
         self.own = {match.step: match for match in self.track.matches}
         self.failed = 0
+        self._compared: dict[int, np.ndarray] = {}
 
     def links(self) -> Iterator[ImageLink]:
         clear = self._clear()
@@ -240,10 +249,30 @@ class _Slot:
             scores = np.full((_NEAR + 1, len(group)), -1.0, np.float32)
             for back in range(_NEAR + 1):
                 there = np.flatnonzero(own >= back)
-                scores[back, there] = np.einsum("np,np->n", seen[own[there] - back], given[there])
+                images = given if len(there) == len(given) else given[there]
+                scores[back, there] = np.einsum("np,np->n", seen[own[there] - back], images)
             clear = (scores[0] >= _SURE) & (scores[1:].max(axis=0) < scores[0] - ALIKE)
             found.update(steps[clear].tolist())
+            if max(group[0].registration.scales) <= PADDED:
+                rest = np.flatnonzero(~clear)
+                self._compare(steps[rest], own[rest], given[rest], seen)
         return found
+
+    def _compare(self, steps: np.ndarray, own: np.ndarray, given: np.ndarray, seen: Outlines) -> None:
+        """Compare images with the `_FAR` frames before their own: those close to each other in one product.
+
+        Args:
+            own: place of each one's own frame, rising.
+            given: outlines of the images, as they lie on the frame.
+        """
+        first = 0
+        while first < len(own):
+            last = int(np.searchsorted(own, own[first] + _FAR, side="right"))
+            start = max(0, int(own[first]) - _FAR)
+            scores = given[first:last] @ seen[np.arange(start, int(own[last - 1]) + 1)].T
+            for step, place, row in zip(steps[first:last].tolist(), own[first:last].tolist(), scores, strict=True):
+                self._compared[step] = row[max(0, place - _FAR) - start : place + 1 - start]
+            first = last
 
     def _link(self, step: int, image: Frame) -> ImageLink:
         match = self.own.get(step)
@@ -282,9 +311,11 @@ class _Slot:
 
     def _steps_alike(self, step: int, match: Match) -> tuple[int, int, int]:
         """The step whose frame fits best, and the first and last of those around it that fit as well."""
-        steps, scores = self._scores(step, match, _NEAR)
+        # What was compared with those just before it already, and is asked about, needs more.
+        near = _FAR if self._known(match) else _NEAR
+        steps, scores = self._scores(step, match, near)
         own = scores[-1] if steps[-1] == step else -1.0
-        if own < _SURE or (scores[:-1] >= own - ALIKE).any():
+        if near < _FAR and (own < _SURE or (scores[:-1] >= own - ALIKE).any()):
             steps, scores = self._scores(step, match, _FAR)
         best = int(np.argmax(scores))
         if steps[-1] == step and scores[-1] >= scores[best] - ALIKE:
@@ -303,10 +334,16 @@ class _Slot:
         places = list(range(max(0, last - back), last + 1))
         if camera.places[match.step] not in places:
             places = [camera.places[match.step], *places]
+        if match.step == step and self._known(match):
+            return [camera.numbers[one] for one in places], self._compared[step]
         place = self.track.places[step]
-        given = self._given(match, np.array([place]), place)
+        given = self._given(match, np.array([place]), place)[0]
         seen = camera.outlines(self._window(match, place))
-        return [camera.numbers[one] for one in places], seen[np.array(places)] @ given[0]
+        return [camera.numbers[one] for one in places], seen[np.array(places)] @ given
+
+    def _known(self, match: Match) -> bool:
+        """Whether a match is that of the image to its own step, and was compared with the frames before."""
+        return match.step in self._compared and match is self.own.get(match.step)
 
     def _given(self, known: Match, places: np.ndarray, place: int | None = None) -> np.ndarray:
         """Outlines of the images at some places, as they lie on the frame."""

@@ -70,6 +70,8 @@ class Beginning:
 
 def calls_of(step: Step) -> list[Call]:
     """The calls that were made since the step before, in order, and what this step itself raised."""
+    if not step.info:
+        return []
     kept = step.info.get(OWN_CALLS) if isinstance(step.info, Mapping) else None
     listed = kept.get("calls") if isinstance(kept, Mapping) else None
     found = []

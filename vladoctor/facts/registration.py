@@ -355,7 +355,13 @@ def resampled(pictures: np.ndarray, size: int) -> np.ndarray:
     pictures = pictures.astype(np.float32, copy=False)
     if pictures.shape[1:] == (size, size):
         return pictures
-    return _resampler(pictures.shape[1], size) @ (pictures @ _resampler(pictures.shape[2], size).T)
+    return _resampler(pictures.shape[1], size) @ _columns(pictures, _resampler(pictures.shape[2], size))
+
+
+def _columns(pictures: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """`pictures @ matrix.T` of pictures (n, h, w), as one product in place of n."""
+    rows = pictures.reshape(-1, pictures.shape[-1]) @ matrix.T
+    return np.asarray(rows.reshape(*pictures.shape[:-1], len(matrix)))
 
 
 def inside(images: np.ndarray, content: np.ndarray) -> np.ndarray:
@@ -509,7 +515,7 @@ def refine(scene: np.ndarray, candidates: np.ndarray, windows: np.ndarray, size:
         best = np.where(better[:, None], window, best)
         if step == steps:
             break
-        down, right = np.gradient(view, axis=(1, 2))
+        down, right = _slopes(view)
         down *= size / window[:, 1, None, None]
         right *= size / window[:, 3, None, None]
         # view + J d = gain * wanted + offset, solved for d, gain and offset together.
@@ -524,6 +530,16 @@ def refine(scene: np.ndarray, candidates: np.ndarray, windows: np.ndarray, size:
     return best
 
 
+def _slopes(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `np.gradient` of pictures (n, s, s) along rows and columns, in less time."""
+    down, right = np.empty_like(pictures), np.empty_like(pictures)
+    for slopes, last in ((down, pictures), (right.transpose(0, 2, 1), pictures.transpose(0, 2, 1))):
+        np.subtract(last[:, 2:], last[:, :-2], out=slopes[:, 1:-1])
+        slopes[:, 1:-1] *= 0.5
+        slopes[:, 0], slopes[:, -1] = last[:, 1] - last[:, 0], last[:, -1] - last[:, -2]
+    return down, right
+
+
 def _shrink(pictures: np.ndarray, size: int) -> np.ndarray:
     resampler = _resampler(pictures.shape[-1], size)
     return resampler @ pictures @ resampler.T
@@ -535,7 +551,7 @@ def cut_out(scene: np.ndarray, windows: np.ndarray, size: int) -> np.ndarray:
     columns = _weights(scene.shape[-1], size, windows[:, 2], windows[:, 3])
     if len(windows) == 1:
         # A product with one matrix for all takes less than one for each.
-        return rows[0] @ (scene @ columns[0].T) if scene.ndim == 3 else rows @ (scene @ columns[0].T)
+        return rows[0] @ _columns(scene, columns[0]) if scene.ndim == 3 else rows @ (scene @ columns[0].T)
     return rows @ scene @ columns.transpose(0, 2, 1)
 
 
@@ -579,7 +595,8 @@ def _blur(size: int) -> np.ndarray:
 def local_contrast(pictures: np.ndarray) -> np.ndarray:
     """Pictures (n, s, s) less their blurred copies, flattened to (n, s * s)."""
     blur = _blur(pictures.shape[-1])
-    return (pictures - blur @ pictures @ blur.T).reshape(len(pictures), -1)
+    blurred = blur @ _columns(pictures, blur)
+    return np.asarray(np.subtract(pictures, blurred, out=blurred).reshape(len(pictures), -1))
 
 
 def normalise(rows: np.ndarray) -> np.ndarray:

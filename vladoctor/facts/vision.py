@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from vladoctor.records import Frame, Query, Step
 
 
+_MOST = 12
+"""Images of which the colours are compared with those of the first that was answered the same."""
+
+
 @dataclass(frozen=True)
 class Same:
     """Queries that were asked the same and answered the same.
@@ -113,7 +117,7 @@ def _answer(query: Query) -> tuple[bool, Any]:
 def _same(group: Sequence[Step], exact: bool) -> Same:
     first = _pictures(group[0])
     change, furthest = 0.0, group[0].number
-    for step in group[1:]:
+    for step in _furthest(group):
         pairs = zip(first, _pictures(step), strict=False)
         for one, other in pairs:
             if one.identity != other.identity and one.thumbnail.shape == other.thumbnail.shape:
@@ -121,6 +125,29 @@ def _same(group: Sequence[Step], exact: bool) -> Same:
                 if far > change:
                     change, furthest = far, step.number
     return Same(tuple(step.number for step in group), exact, change, furthest)
+
+
+def _furthest(group: Sequence[Step]) -> list[Step]:
+    """The steps of a group among which to look for the one whose images are furthest from the first's.
+
+    Of a large group some, by their greys, which need no decoding: colours alone do not change.
+    """
+    others = list(group[1:])
+    if len(others) <= _MOST:
+        return others
+    first = [frame.grey.astype(np.int16) for frame in _pictures(group[0])]
+
+    def change(step: Step) -> float:
+        pairs = zip(first, _pictures(step), strict=False)
+        return max(
+            (float(np.abs(one - other.grey).mean()) for one, other in pairs if one.shape == other.grey.shape),
+            default=0.0,
+        )
+
+    return [
+        others[place]
+        for place in sorted(np.argsort([-change(step) for step in others], kind="stable")[:_MOST].tolist())
+    ]
 
 
 def _pictures(step: Step) -> list[Frame]:
