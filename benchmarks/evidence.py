@@ -35,8 +35,8 @@ class Section:
 
     Attributes:
         command: script of this folder and its arguments; `{kept}` is a folder of the section's own, `{sources}` that of
-            public evaluation scripts, `{here}` this one, `{workers}`, `{run}`; `{pythons}` and `{matrix}` stand for whole
-            options.
+            public evaluation scripts, `{here}` this one, `{workers}`, `{run}`; `{pythons}` and `{matrix}` stand for
+            whole options.
         resumes: the command keeps results in `{kept}` and does not run again what is there.
         needs: "gpu", or a file or folder (as in `command`) that has to be there.
         minutes: about how long it takes on two cores; on one GPU, where that is needed.

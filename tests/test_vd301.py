@@ -25,6 +25,9 @@ def judge(prompt: str | None, profile: Profile = LIBERO, **arguments: Any) -> Ve
     return verdict
 
 
+FAULTS = {fault.name: fault for fault in CHECK.faults}
+
+
 def said_by(fault: Fault) -> str:
     loop: Any = SimpleNamespace(stages=SimpleNamespace(prompt=None))
     assert fault.apply is not None
@@ -47,10 +50,11 @@ def test_the_right_prompt_is_clear() -> None:
         ("prompt-bare", "it is the bare instruction"),
         ("prompt-capital", "it holds capitals (`Pick`)"),
         ("prompt-two-spaces", "it has 2 spaces after"),
+        ("prompt-space-before-out", "it has a space"),
     ],
 )
 def test_faults_fire(fault: str, what: str) -> None:
-    found = {fault.name: fault for fault in CHECK.faults}[fault]
+    found = FAULTS[fault]
     verdict = judge(said_by(found))
     assert isinstance(verdict, Problem)
     assert what in verdict.message
@@ -62,7 +66,8 @@ def test_faults_fire(fault: str, what: str) -> None:
 
 
 def test_all_faults_are_tested() -> None:
-    assert len(CHECK.faults) == 5
+    (mark,) = (mark for mark in test_faults_fire.pytestmark if mark.name == "parametrize")
+    assert {fault for fault, _ in mark.args[1]} == set(FAULTS)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +121,14 @@ def test_the_remedy_is_code_that_builds_the_expected_prompt() -> None:
 
 
 def test_another_familys_template_names_its_profile() -> None:
-    verdict = judge(said_by(CHECK.faults[1]))
+    verdict = judge(said_by(FAULTS["prompt-v01"]))
     assert isinstance(verdict, Problem)
     assert "{name: openvla-v01}" in verdict.remedy
 
 
 def test_v01_is_judged_by_its_own_template() -> None:
     v01 = load_profile("openvla-v01")
-    assert isinstance(judge(said_by(CHECK.faults[1]), v01), Clear)
+    assert isinstance(judge(said_by(FAULTS["prompt-v01"]), v01), Clear)
     verdict = judge(PROMPT, v01)
     assert isinstance(verdict, Problem)
     assert "the template of openvla" in verdict.message

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def spread(count: int, most: int, changed: np.ndarray | None = None) -> list[int]:
-    """Places spread over `count` queries, at most `most` of them.
+    """Places spread over `count` queries, at most `most` of them and one more; the first and the last always.
 
     Args:
         changed: bool (count,), where a cheap sign says that something is other than in the query before. Of every
@@ -22,4 +22,4 @@ def spread(count: int, most: int, changed: np.ndarray | None = None) -> list[int
     for before, place, first, last in zip(places, places[1:], at, at[1:], strict=False):
         sign = int(signs[first]) if first < last else place
         found.append(sign if sign > before else place)
-    return found
+    return sorted({*found, *places[-1:]})
