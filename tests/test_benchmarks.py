@@ -63,10 +63,13 @@ def test_the_catalogue_is_rendered_from_a_matrix(page: Path, tmp_path: Path) -> 
 
 def test_what_is_kept_is_written_again_and_what_is_lacking_is_told(page: Path, tmp_path: Path) -> None:
     (tmp_path / "overhead.md").write_text("An earlier measurement.", "utf-8")
-    told = write_evidence("--only", "overhead", "judging", "--page", page, "--keep-results", tmp_path)
+    lacking = tmp_path / "nowhere"
+    told = write_evidence(
+        "--only", "overhead", "lint-corpus", "--page", page, "--keep-results", tmp_path, "--sources", lacking
+    )
     assert evidence.read_section(page, "overhead") == "An earlier measurement."
     assert "overhead: written again from what was kept" in told
-    assert f"judging: not run: {tmp_path / 'policy'} is not there" in told
+    assert f"lint-corpus: not run: {lacking} is not there" in told
 
 
 # Healthy loops.
