@@ -79,6 +79,7 @@ if TYPE_CHECKING:
 
 AS_IS = "as is"
 TWO_SIDED = "2g-1, sign, negate"
+NOT_NEGATED = "2g-1, sign"  # where the environment opens at +1, as SimplerEnv's WidowX does
 
 MEANING = {1.0: "open", -1.0: "closed"}
 
@@ -241,6 +242,11 @@ def _remedy(rule: str) -> str:
         return (
             "This checkpoint answers with the environment's own sign: pass its last value on as it is, without 2g - "
             "1 and without negating it."
+        )
+    if rule == NOT_NEGATED:
+        return (
+            "Map the gripper once, behind un-normalisation and before env.step:\n```python\n"
+            "action[-1] = np.sign(2.0 * action[-1] - 1.0)    # [0, 1], 1 = open  ->  +1 = open, -1 = closed\n```"
         )
     return (
         "Map the gripper once, behind un-normalisation and before env.step:\n```python\n"
@@ -475,7 +481,8 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
     pairs = wrong.value.gripper or ()
     executed = {round(value, 3) for _, value in pairs}
     as_is = all(abs(a - b) < 1e-6 for a, b in pairs)
-    rule = facts.profile.get("gripper.rule") or "2g-1"
+    rule = facts.profile.get("gripper.rule") or (NOT_NEGATED if opens == model_open == 1 else TWO_SIDED)
+    half = as_is and opens == model_open == 1
     yield Problem(
         message=(
             "The policy's gripper value goes to the environment as it is"
@@ -483,7 +490,11 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
             else f"The gripper's value arrives as {min(executed):g} to {max(executed):g}, and what the policy means by "
             "open does not open"
         )
-        + f"; the policy says {model_open:g} for open, the environment opens at {opens:g}.",
+        + (
+            "; the policy says 0 for closed, the environment closes at -1."
+            if half
+            else f"; the policy says {model_open:g} for open, the environment opens at {opens:g}."
+        ),
         remedy=_remedy(str(rule)),
         severity=Severity.STOP,
         evidence={

@@ -26,6 +26,7 @@ from vladoctor import check, cli
 from vladoctor.check import Check, Fault, Stage
 from vladoctor.errors import UserError
 from vladoctor.result import RunResult
+from vladoctor.runspec import find_check
 from vladoctor.schemas import load_schema
 
 HERE = Path(__file__).resolve().parent
@@ -352,6 +353,13 @@ def test_explain_prints_page_limits_and_proofs(session: Session, capsys: pytest.
     page = capsys.readouterr().out
     assert page.startswith("# VD402 bin-saturation\n")
     assert "`share`: 0.5" in page
+
+
+@pytest.mark.parametrize(("name", "seen"), [("VD201", True), ("VD402", False)])
+def test_explain_says_whether_the_linter_sees_it(capsys: pytest.CaptureFixture[str], name: str, seen: bool) -> None:
+    assert (find_check(name).judge_source is not None) is seen
+    assert cli.run(["explain", name]) == 0
+    assert ("Also seen by `vladoctor lint`" in capsys.readouterr().out) is seen
 
 
 def test_explain_takes_a_fault(session: Session, capsys: pytest.CaptureFixture[str]) -> None:

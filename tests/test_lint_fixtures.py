@@ -110,3 +110,16 @@ def test_every_code_has_a_fixture() -> None:
     marked = {code for path in files for mark in (MARK, LOOK) for *_, code in expected([path], mark)}
     judging = {check.code for check in all_checks() if check.judge_source}
     assert judging - marked == set()
+
+
+def test_remedy_of_the_gripper_fits_the_environment() -> None:
+    """SimplerEnv's WidowX opens at +1, LIBERO's Panda at -1: what mends the one is the fault of the other."""
+    path = FIXTURES / "vd502" / "simpler_as_it_comes.bad.py"
+    (found,) = (one for one in lint(path, path.parent).findings if one.code == "VD502")
+    assert "= np.sign(2.0 * action[-1] - 1.0)" in found.remedy
+    assert "-np.sign" not in found.remedy
+    assert "closes at -1" in found.message
+    path = FIXTURES / "vd502" / "as_it_comes.bad.py"
+    (found,) = (one for one in lint(path, path.parent).findings if one.code == "VD502")
+    assert "= -np.sign(2.0 * action[-1] - 1.0)" in found.remedy
+    assert "opens at -1" in found.message

@@ -547,6 +547,9 @@ def explain(code: str) -> None:
 
     if before(check.code):
         page += f"\n## Before a run\n\n{before(check.code)}\n"
+    if check.judge_source is not None:
+        seen = "Also seen" if check.judge or check.judge_run or check.judge_checks else "Seen"
+        page += f"\n## In the source\n\n{seen} by `vladoctor lint`, before anything is run.\n"
     if check.faults:
         proofs = "\n".join(f"- `{fault.name}`: {fault.text}" for fault in check.faults)
         page += f"\n## Faults that prove it\n\n{proofs}\n"

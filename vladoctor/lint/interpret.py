@@ -1300,13 +1300,22 @@ class Interpreter:
         if isinstance(truth, bool):
             return self.eval(node.body if truth else node.orelse)
         yes, no = self._choices(node.test)
-        first, second = self.eval(node.body), self.eval(node.orelse)
+        first = self._eval_under(node.test, value, True, node.body)
+        second = self._eval_under(node.test, value, False, node.orelse)
         if truth is not None:
             chosen = select(truth, first, second)
             if chosen is not None:
                 return chosen
         pair: list[tuple[When, Value]] = [(yes, first), (no, second)]
         return alternatives(reversed(pair) if self._default_is_other(node.test) else pair)
+
+    def _eval_under(self, test: ast.expr, value: Value, holds: bool, node: ast.expr) -> Value:
+        """One side of a conditional expression; what happens in it happens under its condition."""
+        self.conditions.append(Condition(test, self.source, holds, value))
+        try:
+            return self.eval(node)
+        finally:
+            self.conditions.pop()
 
     def _lambda(self, node: ast.Lambda) -> Value:
         frame = self.frames[-1]

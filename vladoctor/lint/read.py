@@ -44,6 +44,7 @@ from vladoctor.lint.values import (
     Unknown,
     Value,
     When,
+    alternatives,
     numbers,
     options,
     plain,
@@ -56,6 +57,9 @@ from vladoctor.profiles.files import load_profile
 from vladoctor.profiles.find import find_profile
 
 T = TypeVar("T")
+
+OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+"""What holds of a counter and a bound where a comparison does not."""
 
 SPECIAL = 29871
 """Llama's token for a space in front of nothing, which `predict_action` appends."""
@@ -463,6 +467,8 @@ class _Reader:
     def _action(self) -> Fact[Action]:
         accumulated = self._accumulated()
         values = [step.data["action"] for step in self.steps]
+        if self._waits(self._step_loop()) is not None:
+            values = [alternatives(self._answers(value)) for value in values]
         place = self._step_place()
         if accumulated is not None:
             return known(Action(accumulated=True), accumulated.place, (Hop("the policy's answer", self.query.place),))
@@ -478,6 +484,11 @@ class _Reader:
             return place, (*trail, Hop("env.step", place))
 
         return _fact_of(values, action, where)
+
+    def _answers(self, value: Value) -> list[tuple[When, Value]]:
+        """What env.step is given without the constant actions that the same call executes while nobody asks."""
+        asked = [(when, one) for when, one in options(value) if _constant_action(self.interp, one) is None]
+        return asked or list(options(value))
 
     def _step_place(self) -> Place:
         """Where the answer is executed: the call of env.step, or of the helper around it that others use too."""
@@ -662,6 +673,8 @@ class _Reader:
             action = action or _constant_action(self.interp, event.data["action"])
         if total or seen:
             return known(Settle(total, action, bound), bound or place)
+        if (waited := self._waits(inner)) is not None:
+            return waited
         if not self._raw or self._escaped() or not self._of_env("reset"):
             return Fact(reason="what happens between reset and the first query was not followed")
         if any(
@@ -669,6 +682,29 @@ class _Reader:
         ):
             return Fact(reason="another step precedes the first query")
         return known(Settle(0), inner.source.place(inner.node) if inner is not None else step.place)
+
+    def _waits(self, inner: Loop | None) -> Fact[Settle] | None:
+        """`action = REST if t < 10 else policy(obs)`: one env.step for both, and the policy asked from a step on."""
+        if not self.steps or not self._shares_loop(self.query, inner):
+            return None
+        step = self.steps[0]
+        for condition in self.query.conditions:
+            if any(condition.node is other.node for other in step.conditions):
+                continue
+            limits = condition.value.limits if isinstance(condition.value, Unknown) else ()
+            for limit in limits:
+                op = limit.op if condition.holds else OPPOSITE.get(limit.op, "")
+                if op not in (">=", ">"):
+                    continue
+                bound = plain(limit.bound)
+                if not isinstance(bound, int | float):
+                    return Fact(reason="how many settle steps there are is not known")
+                constants = (_constant_action(self.interp, one) for _, one in options(step.data["action"]))
+                rest = next((one for one in constants if one is not None), None)
+                place = _place_of(limit.bound)
+                steps = int(bound - limit.counter.start) + (op == ">")
+                return known(Settle(steps, rest, place), place or condition.source.place(condition.node))
+        return None
 
     def _position(self, event: Event) -> tuple[Any, ...]:
         """Where an event happens, the calls that lead there included."""
@@ -699,7 +735,7 @@ class _Reader:
             limits = condition.value.limits if isinstance(condition.value, Unknown) else ()
             for limit in limits:
                 bound = plain(limit.bound)
-                op = limit.op if condition.holds else {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}.get(limit.op, "")
+                op = limit.op if condition.holds else OPPOSITE.get(limit.op, "")
                 if op in ("<", "<=") and isinstance(bound, int | float):
                     return int(bound - limit.counter.start) + (op == "<="), _place_of(limit.bound)
         return None
@@ -822,7 +858,7 @@ class _Reader:
         return best or Fact(reason="the number of steps is not known")
 
     def _settles_inside(self, inner: Loop) -> bool:
-        return any(
+        return self._waits(inner) is not None or any(
             event not in self.steps and event.loops and event.loops[-1].node is inner.node
             for event in self._of_env("step")
         )
