@@ -287,6 +287,9 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         yield Clear(f"a centre crop keeps {expected:.0%} of the frame's area")
         return
     seen = wrong.value.crop_area or 0.0
+    if facts.client and seen == 1:
+        yield Abstention("the whole frame is sent; the server may crop it")
+        return
     option = facts.crop_option.value if seen == 1 else None
     crops = wrong.value.crops
     place = facts.crop_option.place if option else crops[-1].place if crops else last_place(wrong.trail, wrong.place)

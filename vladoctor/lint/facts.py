@@ -294,6 +294,7 @@ class SourceFacts:
     Attributes:
         place: of the call of env.step that executes what the policy answered; of the query where there is no such call.
         kind: "loop"; "policy" (a wrapper of a model: what executes its answers stands elsewhere); "server".
+        client: the model is behind a request, which says nothing of what the other end does to pictures.
         files: every file that was followed.
         family, environment, suites: as inferred, empty where not known; environment as profiles name it ("libero",
             "simplerenv"), or "real". suites: those that the loop can run.
@@ -321,6 +322,7 @@ class SourceFacts:
     place: Place
     profile: Profile
     kind: str = "loop"
+    client: bool = False
     files: tuple[str, ...] = ()
     family: str = ""
     environment: str = ""

@@ -948,6 +948,13 @@ def _enumerate(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -
     return Thing("sequence", info={"element": Tup((Counter(0, count), found)), "count": count})
 
 
+def _repeated(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
+    if not args:
+        return UNKNOWN
+    count = kwargs.get("times", args[1] if len(args) > 1 else None)
+    return Thing("sequence", info={"element": args[0], "count": count})
+
+
 def _zip(interp: Interpreter, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
     items = [interp.items(one) for one in args]
     if items and all(one is not None for one in items):
@@ -1521,6 +1528,7 @@ _FUNCTIONS: dict[str, Handler] = {
         "property": _first, "staticmethod": _first,
     }.items()},
     "functools.partial": _partial,
+    "itertools.repeat": _repeated,
     "collections.deque": _deque,
     "collections.defaultdict": _defaultdict,
     "collections.OrderedDict": _dicted,

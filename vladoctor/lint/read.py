@@ -199,6 +199,7 @@ class _Reader:
             place=self._step_place() if whole else step.place,
             profile=profile,
             kind=kind,
+            client=bool(self.query.data.get("client")),
             files=tuple(self.interp.files),
             family=self.family,
             environment=self.environment,

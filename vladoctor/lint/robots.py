@@ -630,6 +630,22 @@ def thing_attribute(interp: Interpreter, thing: Thing, name: str, node: ast.AST)
     return None
 
 
+def _counts_on(tree: ast.Module, index: ast.expr) -> bool:
+    """Whether an index is made of an attribute that is counted on somewhere, as `self.number += 1` in a reset."""
+    named = {one.attr for one in ast.walk(index) if isinstance(one, ast.Attribute)}
+    if not named:
+        return False
+    for one in ast.walk(tree):
+        if isinstance(one, ast.AugAssign):
+            if isinstance(one.target, ast.Attribute) and one.target.attr in named:
+                return True
+        elif isinstance(one, ast.Assign):
+            targets = {to.attr for to in one.targets if isinstance(to, ast.Attribute)} & named
+            if targets & {part.attr for part in ast.walk(one.value) if isinstance(part, ast.Attribute)}:
+                return True
+    return False
+
+
 def thing_item(interp: Interpreter, thing: Thing, index: Value, node: ast.AST) -> Value:
     """`thing[index]`."""
     kind = thing.kind
@@ -646,6 +662,8 @@ def thing_item(interp: Interpreter, thing: Thing, index: Value, node: ast.AST) -
     if kind == "stats":
         return stats_item(interp, thing, index, node)
     if kind == "init_states":
+        if isinstance(node, ast.Subscript) and _counts_on(interp.source.tree, node.slice):
+            index = unknown("a counter")
         return Thing("init_state", info={"index": index, "at": interp.place(node)})
     if kind == "logits":
         parts = index.items if isinstance(index, Tup) else (index,)

@@ -1,11 +1,10 @@
 """OpenVLA on LIBERO: one env.step executes what rests and what the policy answers."""
 
 import io
-import os
 
 import numpy as np
 import torch
-from libero.libero import benchmark, get_libero_path
+from libero.libero import benchmark
 from libero.libero.envs import OffScreenRenderEnv
 from PIL import Image
 from transformers import AutoModelForVision2Seq, AutoProcessor
