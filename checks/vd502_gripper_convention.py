@@ -479,7 +479,7 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
         yield Clear("the gripper does what the policy says")
         return
     pairs = wrong.value.gripper or ()
-    executed = {round(value, 3) for _, value in pairs}
+    executed = {round(value, 3) + 0.0 for _, value in pairs}  # no -0
     as_is = all(abs(a - b) < 1e-6 for a, b in pairs)
     rule = facts.profile.get("gripper.rule") or (NOT_NEGATED if opens == model_open == 1 else TWO_SIDED)
     half = as_is and opens == model_open == 1

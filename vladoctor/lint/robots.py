@@ -966,21 +966,18 @@ def delegated(interp: Interpreter, name: str, args: Args, kwargs: Kwargs, node: 
         return Thing("processor", name, {"cfg": cfg}, next(interp._ids))
     if short in ("get_action", "get_vla_action") and len(args) + len(kwargs) >= 4:
         asked = gather(interp, args, kwargs)
+        # OFT's take the configuration first, and answer with a chunk (moojink/openvla-oft experiments/robot).
+        oft = "action_head" in kwargs or (short == "get_vla_action" and bool(args) and _is_config(interp, args[0]))
+        old = args if short == "get_vla_action" and not oft else ()
         crop = kwargs.get("center_crop") or _config_item(interp, cfg, "center_crop")
-        checkpoint = _config_item(interp, cfg, "pretrained_checkpoint") or (
-            args[2] if short == "get_vla_action" and len(args) > 2 else None
-        )
-        key = (
-            _config_item(interp, cfg, "unnorm_key")
-            or kwargs.get("unnorm_key")
-            or (args[5] if short == "get_vla_action" and len(args) > 5 else None)
-        )
+        checkpoint = _config_item(interp, cfg, "pretrained_checkpoint") or (old[2] if len(old) > 2 else None)
+        key = _config_item(interp, cfg, "unnorm_key") or kwargs.get("unnorm_key") or (old[5] if len(old) > 5 else None)
         event = interp.event(
             "query", node, owner=UNKNOWN, method=short, args=args,
             kwargs={"unnorm_key": key} if key is not None else {},
-            asked=asked, family="openvla", where=checkpoint, official=True, crop=crop,
+            asked=asked, family="openvla-oft" if oft else "openvla", where=checkpoint, official=True, crop=crop,
         )  # fmt: skip
-        return samples(interp, event, "01", None)
+        return samples(interp, event, "01", 8 if oft else None)
     if short in ("eval_libero", "run_libero_eval", "main") and "run_libero_eval" in name:
         interp.event(
             "query", node, owner=UNKNOWN, method=short, args=args, kwargs={}, asked=Asked(opaque=True),
