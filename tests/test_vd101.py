@@ -329,5 +329,6 @@ def test_render_thread_fault_really_draws_nothing(libero_env: Any) -> None:
     finally:
         env.step = before
     found = judge(recorded([Rendered(frame, 0, (0.0, 0.0, 1.0)) for frame in frames], asked=False))
-    assert {step for verdict in found if isinstance(verdict, Problem) for step in (verdict.first_step,)} == {1}
+    # What the buffer held may change from noise to black on the way, which is two problems; the first begins at once.
+    assert min(verdict.first_step for verdict in found if isinstance(verdict, Problem)) == 1
     assert env.step(libero.WAIT_ACTION)[0]["agentview_image"].mean() > 50
