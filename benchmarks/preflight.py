@@ -31,7 +31,7 @@ from evidence import write_section
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import preflight_faults as faults  # noqa: E402
+import preflight_faults as faults  # type: ignore[import-not-found]  # noqa: E402
 
 IMAGE_SIZE = 224
 
