@@ -18,7 +18,7 @@ in the next. It is also how a wrong prompt or image hides.
 `options` are those of the call that matter. `twins` lists pairs of steps with equal questions and unequal answers, the
 largest difference of their ids in bins, and the smallest lead of a best id over the second best where they differ: two
 ids that are next to equally likely may change places on a GPU, by rounding alone, so such a pair counts only from
-0.05 nats on.
+0.25 nats on: four roundings of bfloat16 at logits of 8 to 16.
 
 ## Fix
 
@@ -179,9 +179,10 @@ CHECK = Check(
     judge=judge,
     judge_source=judge_source,
     needs=(Stage.FORWARD,),
-    # Nats. At logits around 8 bfloat16 has steps of 0.03; greedy runs of the demo's policy on a CPU: 285 equal
-    # questions in 3 episodes (black images), all answered alike.
-    thresholds={"least_margin": 0.05},
+    # Nats. At logits of 8 to 16 bfloat16 has steps of 0.0625, and the one healthy pair in 362 episodes was so far apart
+    # (H200, bfloat16). Greedy runs of the demo's policy on a CPU: 285 equal questions in 3 episodes (black images), all
+    # answered alike.
+    thresholds={"least_margin": 0.25},
     explained_by=("VD702", "VD704"),
     faults=(
         Fault("sampled", "`do_sample=True, temperature=1.0`, as chat models are asked", _sample),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from episodes import LIBERO_OBJECT, episode, some_ids, unnormalise
 
@@ -12,7 +13,7 @@ from vladoctor.checks.vd404_sampled_decoding import CHECK
 from vladoctor.facts import Facts
 from vladoctor.facts.repeats import twins
 from vladoctor.profiles import Profile, load_profile
-from vladoctor.records import Episode
+from vladoctor.records import Episode, Frame
 
 LIBERO = load_profile("openvla-libero")
 GREEDY = {"do_sample": False}
@@ -36,6 +37,7 @@ def asked_the_same(margin: float, *, differ: bool = True) -> Episode:
     for number, step in enumerate(found.steps):
         assert step.query is not None
         step.query.pixel_stats = {"mean": [0.1 * (number % 2), 0.2, 0.3]}
+        step.query.image = Frame((8, 8), lambda level=number % 2: np.full((8, 8, 3), level, np.uint8))  # type: ignore[misc]
         step.query.margin = (margin,) * 7
     return found
 
@@ -73,6 +75,19 @@ def test_equal_questions_with_other_answers() -> None:
 
 def test_ids_that_are_next_to_equally_likely_prove_nothing() -> None:
     assert isinstance(judge(GREEDY, found=asked_the_same(0.01)), Clear)
+
+
+def test_one_rounding_of_bfloat16_proves_nothing() -> None:
+    assert isinstance(judge(GREEDY, found=asked_the_same(0.0625)), Clear)
+
+
+def test_questions_whose_pictures_were_left_out_are_not_known_to_be_the_same() -> None:
+    found = asked_the_same(2.0)
+    for step in found.steps:
+        assert step.query is not None
+        step.query.image = None
+    assert twins(found) == (0, [])
+    assert isinstance(judge(GREEDY, found=found), Clear)
 
 
 def test_equal_questions_with_equal_answers() -> None:

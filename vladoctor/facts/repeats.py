@@ -110,7 +110,7 @@ def twins(episode: Episode) -> tuple[int, list[Twins]]:
 
 def _question(query: Query) -> tuple[object, ...] | None:
     """What a query was asked but for its picture; None where its image was not recorded closely enough to be told."""
-    if not query.pixel_stats or query.more_images or not (query.input_ids or query.prompt):
+    if query.image is None or not query.pixel_stats or query.more_images or not (query.input_ids or query.prompt):
         return None
     pixels = tuple((name, tuple(values)) for name, values in sorted(query.pixel_stats.items()))
     state = tuple((name, tuple(values)) for name, values in sorted(query.proprio.items()))
@@ -118,7 +118,8 @@ def _question(query: Query) -> tuple[object, ...] | None:
 
 
 def _picture(query: Query) -> bytes:
-    return query.image.identity if query.image is not None else b""
+    assert query.image is not None
+    return query.image.identity
 
 
 def _apart(one: Query, other: Query) -> tuple[int, float | None]:
