@@ -58,6 +58,7 @@ class Outcome:
     errors: str
     seconds: float
     cpu: float
+    output: str = ""
 
     @property
     def findings(self) -> list[Mapping[str, Any]]:
@@ -65,28 +66,60 @@ class Outcome:
         return [item["finding"] for item in items if item["finding"] is not None]
 
 
-def run(case: Case, level: int, timeout: float = 300.0) -> Outcome:
-    """Run `vladoctor preflight` on it; stdin stays open and silent, so that a question would wait until the timeout."""
+def run(
+    case: Case,
+    level: int,
+    timeout: float = 300.0,
+    *,
+    stdin: str = "silent",
+    form: str = "json",
+    first: Callable[[], None] | None = None,
+) -> Outcome:
+    """Run `vladoctor preflight` on it.
+
+    Args:
+        stdin: "silent" stays open, "terminal" is one at which nobody answers, so that a question would wait until the
+            timeout; "closed".
+        form: of its output; only "json" makes a document.
+        first: called in the process before the program starts.
+    """
     environment = {**os.environ, **case.environment}
-    command = [sys.executable, "-c", "from vladoctor.cli import main; main()", "preflight", case.run, "--json"]
+    command = [sys.executable, "-c", "from vladoctor.cli import main; main()", "preflight", case.run]
     began, before = time.perf_counter(), os.times()
-    waiting, silent = os.pipe()
+    silent, waiting = os.openpty() if stdin == "terminal" else os.pipe()[::-1]
+
+    def prepare() -> None:
+        if stdin == "closed":
+            os.close(0)
+        if first is not None:
+            first()
+
     try:
         done = subprocess.run(
-            [*command, "--level", str(level), *case.options],
+            [*command, "--output-format", form, "--level", str(level), *case.options],
             stdin=waiting,
             capture_output=True,
             text=True,
             timeout=timeout,
             env=environment,
+            preexec_fn=prepare,
         )
     finally:
         os.close(waiting)
         os.close(silent)
     took, after = time.perf_counter() - began, os.times()
     cpu = after.children_user - before.children_user + after.children_system - before.children_system
-    document = json.loads(done.stdout) if done.stdout.strip() else None
-    return Outcome(done.returncode, document, done.stderr, took, cpu)
+    document = json.loads(done.stdout) if form == "json" and done.stdout.strip() else None
+    return Outcome(done.returncode, document, done.stderr, took, cpu, done.stdout)
+
+
+def without_privileges() -> None:
+    """Before a program starts: take root's power to read whatever it likes; of others there is nothing to take."""
+    import ctypes
+
+    drop, read_anything, write_anything = 24, 2, 1  # PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE
+    for capability in (read_anything, write_anything):
+        ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0)
 
 
 def run_file(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,104 @@ def test_a_problem_names_its_place_in_the_run_file(tmp_path: Path) -> None:
     assert found.place.file == run
     assert found.place.line == 1
     assert done.exit_status == 1
+
+
+def _edit(name: str, **changed: Any) -> Callable[[Path], None]:
+    def change(copy: Path) -> None:
+        content = json.loads((copy / name).read_text("utf-8"))
+        (copy / name).write_text(json.dumps({**content, **changed}), "utf-8")
+
+    return change
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], None]:
+    def change(copy: Path) -> None:
+        (copy / name).write_bytes(content)
+
+    return change
+
+
+def _link_to_nothing(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "model.safetensors").symlink_to("blobs/gone")
+
+
+def _statistics_in_config(copy: Path) -> None:
+    (copy / "dataset_statistics.json").unlink()
+    _edit("config.json", norm_stats=["libero_object"])(copy)
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
+    # what is done to the folder, the code, what is said, where
+    "config-no-json": (_write("config.json", b"{not json"), "VD704", "not JSON", "config.json"),
+    "config-not-text": (_write("config.json", b"\xff\xfe\x00"), "VD704", "not JSON", "config.json"),
+    "config-empty": (lambda copy: os.truncate(copy / "config.json", 0), "VD704", "empty", "config.json"),
+    "config-list": (_write("config.json", b"[1]"), "VD704", "no mapping", "config.json"),
+    "config-missing": (lambda copy: (copy / "config.json").unlink(), "VD704", "No config.json", "tiny-openvla"),
+    "architectures": (_edit("config.json", architectures=3), "VD704", "`architectures` is not a list", "config.json"),
+    "norm-stats": (_statistics_in_config, "VD501", "`norm_stats` is no mapping", "config.json"),
+    "statistics": (_write("dataset_statistics.json", b"{"), "VD501", "not JSON", "dataset_statistics.json"),
+    "preprocessor": (_write("preprocessor_config.json", b"{"), "VD303", "not JSON", "preprocessor_config.json"),
+    "means": (_edit("preprocessor_config.json", means=["a"]), "VD205", "no list of numbers", "preprocessor_config"),
+    "tokenizer": (_write("tokenizer_config.json", b"<html>"), "VD303", "not JSON", "tokenizer_config.json"),
+    "weights-link": (_link_to_nothing, "VD704", "is a link to blobs/gone, which is not there", "model.safetensors"),
+    "folder-locked": (lambda copy: copy.chmod(0), "VD704", "Permission denied", "tiny-openvla"),
+    "folder-unlistable": (lambda copy: copy.chmod(0o111), "VD704", "Permission denied", "tiny-openvla"),
+    "parent-locked": (lambda copy: copy.parent.chmod(0), "VD704", "Permission denied", "tiny-openvla"),
+    "config-locked": (lambda copy: (copy / "config.json").chmod(0), "VD704", "Permission denied", "config.json"),
+    "weights-locked": (lambda copy: (copy / "model.safetensors").chmod(0), "VD704", "Permission denied", "model.safe"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_model_folder_has_its_line(name: str, tmp_path: Path) -> None:
+    """What, where and what to do, as text and as JSON; and that alone."""
+    damage, code, said, where = DAMAGED[name]
+    (tmp_path / "weights").mkdir()
+    copy = faults.checkpoint_copy(tmp_path / "weights")
+    damage(copy)
+    case = faults.Case(faults.run_file(tmp_path, model=copy))
+    try:
+        done = faults.run(case, 0, first=faults.without_privileges)
+        told = faults.run(case, 0, form="text", first=faults.without_privileges)
+    finally:
+        for folder in (copy.parent, copy):
+            folder.chmod(0o755)
+    assert done.document is not None, done.errors
+    jsonschema.validate(done.document, load_schema("preflight"))
+    (found,) = done.findings
+    assert (done.status, found["code"], found["severity"]) == (1, code, "stop")
+    (item,) = (item for item in done.document["items"] if item["finding"])
+    assert item["what"] == "model folder"
+    assert item["value"]
+    assert said in found["message"]
+    assert where in found["message"]
+    assert found["remedy"]
+    assert found["place"]["line"] == 1
+    assert told.status == 1
+    assert f"{code} " in told.output
+    assert " ".join(found["remedy"].split()[:4]) in " ".join(told.output.split())
+
+
+@pytest.mark.parametrize("name", ["a-file", "x" * 300])
+def test_a_model_path_that_is_no_folder_has_its_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    done = faults.run(faults.Case(faults.run_file(tmp_path, model=tmp_path / name)), 0)
+    (found,) = done.findings
+    assert (done.status, found["code"]) == (1, "VD704")
+    assert name[:100] in found["message"]
+    assert found["remedy"] in ("name the model folder", "use a shorter path")
+
+
+def test_what_the_system_refuses_is_no_defect(context: Context) -> None:
+    def refused(context: Context) -> Iterator[Item]:
+        raise OSError(errno.ESTALE, "Stale file handle", "/mnt/weights")
+        yield
+
+    (item,) = looks.take(Look(1, "thing", "VD704", refused, "model.path"), context)
+    assert item.finding is not None
+    assert "/mnt/weights" in item.finding.message
+    assert "network drive" in item.finding.remedy
 
 
 def test_a_wrong_run_file_is_an_error_as_for_diagnose(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -241,11 +242,12 @@ class RunSpec:
         """Check that what the file points at is there.
 
         Raises:
+            OSError: it may not be looked at.
             UserError: with line and key, and the nearest name that is there.
         """
         if self.model is None or self.env is None:
             return
-        problems = [] if self.model.path.is_dir() else [_missing(self.model.path, "model.path", "model folder")]
+        problems = [] if _is_folder(self.model.path) else [_missing(self.model.path, "model.path", "model folder")]
         tasks = () if isinstance(self.env.tasks, str) else self.env.tasks
         for index, task in enumerate(tasks):
             if isinstance(task, str) and task.endswith(".bddl") and not Path(task).is_file():
@@ -542,7 +544,7 @@ def _input_path(text: str, base: Path, *, prefer_current: bool = False) -> Path:
     """
     path = _expanded(text)
     beside, current = base / path, Path.cwd() / path
-    found = current if not beside.exists() and (prefer_current or current.exists()) else beside
+    found = current if not _is_there(beside) and (prefer_current or _is_there(current)) else beside
     return found.resolve()
 
 
@@ -723,6 +725,22 @@ def _is_template(text: str) -> bool:
     except (LookupError, ValueError, AttributeError):
         return False
     return True
+
+
+def _is_there(path: Path) -> bool:
+    """What may not be looked at is no mistake of the run file's: it is said where the path is used."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    """`path.is_dir()` of newer Pythons says False of what may not be looked at, too."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
 
 
 def _missing(path: Path, key: str, kind: str) -> Problem:

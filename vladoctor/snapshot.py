@@ -104,14 +104,18 @@ class Snapshot:
         """config.json.
 
         Raises:
-            UserError: it is missing or no JSON.
+            UserError: it is missing or damaged.
         """
         file = self.path / "config.json"
         if not file.is_file():
             raise UserError(
                 "no config.json in the model folder", where=str(self.path), remedy="name the snapshot's own folder"
             )
-        return read_json(file)
+        found = read_json(file)
+        for name, kind, what in (("model_type", str, "text"), ("architectures", list, "a list")):
+            if not isinstance(found.get(name), (kind, type(None))):
+                raise UserError(f"`{name}` is not {what}", where=str(file), remedy=AGAIN)
+        return found
 
     @cached_property
     def statistics(self) -> tuple[dict[str, Any], str]:
@@ -125,7 +129,10 @@ class Snapshot:
         file = self.path / "dataset_statistics.json"
         if file.is_file():
             return read_json(file), file.name
-        return dict(self.config.get("norm_stats") or {}), "config.json" if self.config.get("norm_stats") else ""
+        table = self.config.get("norm_stats") or {}
+        if not isinstance(table, dict):
+            raise UserError("`norm_stats` is no mapping", where=str(self.path / "config.json"), remedy=AGAIN)
+        return table, "config.json" if table else ""
 
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
@@ -142,12 +149,21 @@ class Snapshot:
 
     @property
     def pixel_norm(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation by channel of the input, all towers'; empty where they are not stated."""
+        """Mean and standard deviation by channel of the input, all towers'; empty where they are not stated.
+
+        Raises:
+            UserError: they are no numbers.
+        """
 
         def flat(*names: str) -> list[float]:
-            value: Any = next((self.preprocessor[name] for name in names if name in self.preprocessor), [])
-            rows = value if value and isinstance(value[0], list) else [value]
-            return [float(number) for row in rows for number in row]
+            name = next((name for name in names if name in self.preprocessor), "")
+            value: Any = self.preprocessor.get(name, [])
+            try:
+                rows = value if value and isinstance(value[0], list) else [value]
+                return [float(number) for row in rows for number in row]
+            except (TypeError, ValueError, KeyError):
+                file = self.path / "preprocessor_config.json"
+                raise UserError(f"`{name}` is no list of numbers", where=str(file), remedy=AGAIN) from None
 
         return flat("means", "image_mean"), flat("stds", "image_std")
 
@@ -183,24 +199,41 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON file that holds one mapping.
 
     Raises:
+        OSError: it cannot be read.
         UserError: it holds something else.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"this is not JSON: {error}", where=str(file), remedy=AGAIN) from error
+    except ValueError as error:
+        what = f"this is not JSON: {error}" if file.stat().st_size else "this file is empty"
+        raise UserError(what, where=str(file), remedy=AGAIN) from error
     if not isinstance(content, dict):
         raise UserError("this is JSON, but no mapping", where=str(file), remedy=AGAIN)
     return content
 
 
 def read_weights(folder: Path) -> Weights:
-    """Read the headers of a folder's files of weights, and what is wrong with them."""
+    """Read the headers of a folder's files of weights, and what is wrong with them.
+
+    Raises:
+        OSError: the folder or a file cannot be read.
+    """
     tensors: dict[str, Tensor] = {}
     problems: list[str] = []
-    found = sorted(folder.glob("*.safetensors"))
-    others = [] if found else sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pt")])
-    files = {file.name: file.stat().st_size for file in [*found, *others]}
+    # Not `glob`, which takes a folder that cannot be listed for an empty one.
+    listed = sorted(folder.iterdir())
+    found = [file for file in listed if file.match("*.safetensors")]
+    others = [file for file in listed if file.match("pytorch_model*.bin") or file.match("*.pt")]
+    others = [] if found else others
+    files: dict[str, int] = {}
+    for file in [*found, *others]:
+        if file.is_file():
+            files[file.name] = file.stat().st_size
+        elif file.is_symlink():
+            problems.append(f"{file.name} is a link to {file.readlink()}, which is not there")
+        else:
+            problems.append(f"{file.name} is a folder")
+    found, others = ([file for file in some if file.name in files] for some in (found, others))
     for file in found:
         try:
             tensors.update(_header(file))
@@ -213,7 +246,7 @@ def read_weights(folder: Path) -> Weights:
             problems.append(f"{file.name} is cut off: its table of contents, at the end, is missing")
     problems += _index_problems(folder, files, tensors)
     if not files and not problems:
-        problems.append("there are no weights in it (*.safetensors)")
+        problems.append("no *.safetensors in the folder")
     return Weights(files, tensors, tuple(problems), complete=bool(found) and not problems)
 
 

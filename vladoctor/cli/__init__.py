@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -29,7 +28,7 @@ from vladoctor.cli.options import format_option as _format_option
 from vladoctor.cli.options import require_writable as _require_writable
 from vladoctor.cli.options import split as _split
 from vladoctor.cli.options import traceback_option as _traceback_option
-from vladoctor.errors import UserError
+from vladoctor.errors import UserError, refused
 
 if TYPE_CHECKING:
     from vladoctor.result import RunResult
@@ -41,20 +40,6 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 _THREADS = "OPENBLAS_NUM_THREADS"
 _SET_HERE: list[str] = []
 """Variables of the environment that are for this process, not for the programs that it runs."""
-
-_NOT_OURS = {
-    errno.EACCES: "give yourself the right to it, or name another place",
-    errno.EPERM: "give yourself the right to it, or name another place",
-    errno.EROFS: "name a place that can be written to with --out",
-    errno.ENOSPC: "free some space, or name another place with --out",
-    errno.EDQUOT: "free some of your quota, or name another place with --out",
-    errno.ENAMETOOLONG: "use a shorter path",
-    errno.EEXIST: "a part of this path is a file; name another place",
-    errno.ENOTDIR: "a part of this path is a file; name another place",
-    errno.EISDIR: "this is a folder; name a file",
-    errno.EIO: "the disk or network drive fails; try again, or use another",
-}
-"""What the operating system refused, and what to do; other errors of its are defects here."""
 
 
 class _Commands(click.Group):
@@ -153,12 +138,12 @@ def _run(argv: Sequence[str] | None) -> int:
             raise BrokenPipeError from None
         raise
     except OSError as error:
-        if error.errno not in _NOT_OURS:
+        told = refused(error)
+        if told is None:
             return _defect(error)
         if os.environ.get(DEBUG, "0") not in ("", "0"):
             traceback.print_exc()
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place[:300]}{error.strerror}\n  {_NOT_OURS[error.errno]}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         return FAILED
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into a message and a status
         return _defect(error)

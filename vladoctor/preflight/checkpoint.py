@@ -25,6 +25,9 @@ from vladoctor.snapshot import AGAIN, Snapshot, Weights, check_hashes
 HASHING = 2.0
 """Seconds for files' hashes at level 1; at level 2 all of them are read."""
 
+SIMULATORS = ("robosuite", "bddl", "mujoco", "libero")
+"""Libraries that a profile pins and a checkpoint's code does not use."""
+
 PLACEHOLDER = "pick up the alphabet soup and place it in the basket"
 """An instruction for the tokenizer, where the task's own is not known yet."""
 
@@ -257,8 +260,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _pins(context: Context) -> str:
-    keys = [key for key in context.profile.values if key.startswith("versions.") and context.profile.get(key)]
-    return ", ".join(f"{key.partition('.')[2]}{context.profile.get(key)}" for key in keys)
+    """What the family asks of the libraries that a checkpoint's code is run with."""
+    profile = context.profile
+    asked = {key.partition(".")[2]: profile.get(key) for key in profile.values if key.startswith("versions.")}
+    return ", ".join(f"{name}{pin}" for name, pin in asked.items() if pin and name not in SIMULATORS)
 
 
 def _prompt(context: Context) -> Iterator[Item]:

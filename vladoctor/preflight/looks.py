@@ -25,7 +25,7 @@ from typing import Any
 
 from vladoctor.check import Severity, all_checks
 from vladoctor.diagnosis import Finding
-from vladoctor.errors import UserError
+from vladoctor.errors import UserError, refused
 from vladoctor.places import Place
 from vladoctor.preflight.result import ABSTAINED, CRASHED, PROBLEM, Item
 from vladoctor.runspec import RunSpec
@@ -152,23 +152,30 @@ def take(look: Look, context: Context) -> list[Item]:
     except TroubleError as error:
         items.append(_trouble(look, context, error))
     except UserError as error:
-        # The run file's own line is the finding's place, and need not be said twice.
-        where = "" if error.where.startswith(f"{context.spec.source}:") else error.where
-        told = error.what[:1].upper() + error.what[1:] + (f" ({where})" if where else "")
-        code = getattr(error, "code", look.code)
-        items.append(_trouble(look, context, TroubleError(code, told, error.remedy)))
-    except Exception:  # noqa: BLE001 - a look that crashes is a state of its own, never the end of the pre-flight
-        items.append(Item(look.level, look.what, CRASHED, reason=traceback.format_exc()))
+        items.append(_trouble(look, context, _in_words(look, context, error)))
+    except Exception as error:  # noqa: BLE001 - a look that crashes is a state of its own, never the end of it all
+        known = refused(error) if isinstance(error, OSError) else None
+        if known is not None:
+            items.append(_trouble(look, context, _in_words(look, context, known)))
+        else:
+            items.append(Item(look.level, look.what, CRASHED, reason=traceback.format_exc()))
     placed = [_placed(item, look, context) for item in items]
     if placed:
         placed[0] = replace(placed[0], seconds=time.perf_counter() - began)
     return placed
 
 
+def _in_words(look: Look, context: Context, error: UserError) -> TroubleError:
+    # The run file's own line is the finding's place, and need not be said twice.
+    where = "" if error.where.startswith(f"{context.spec.source}:") else error.where
+    told = error.what[:1].upper() + error.what[1:] + (f" ({where})" if where else "")
+    return TroubleError(getattr(error, "code", look.code), told, error.remedy)
+
+
 def _trouble(look: Look, context: Context, error: TroubleError) -> Item:
     place = place_in(context.spec, error.key or look.key)
     found = finding(error.code, error.message, error.remedy, error.severity, error.evidence, place)
-    seen, wanted = error.evidence.get("seen", ""), error.evidence.get("expected", "")
+    seen, wanted = error.evidence.get("seen", error.message), error.evidence.get("expected", "")
     return Item(look.level, look.what, PROBLEM, str(seen), str(wanted), found)
 
 

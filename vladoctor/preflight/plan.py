@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vladoctor.check import Severity
-from vladoctor.errors import UserError
 from vladoctor.preflight import checkpoint, looks, scene, source, trial
 from vladoctor.preflight.looks import Context, Look
 from vladoctor.preflight.machine import machine
@@ -84,10 +83,9 @@ def _blocked(items: Sequence[Item]) -> str:
 def _profile(spec: RunSpec) -> Profile:
     """The profile that the run will be judged by, as far as the checkpoint's files tell it."""
     described: dict[str, Any] = {}
-    if spec.model is not None and spec.model.path.is_dir():
+    if spec.model is not None:
         try:
             described = Snapshot(spec.model.path).facts()
-        except UserError:
-            # Which file is damaged is said in its own line.
+        except Exception:  # noqa: BLE001 - the look at the model folder reads the same files, and says what is wrong
             described = {"name": spec.model.path.name}
     return choose_profile({"checkpoint": described}, spec)

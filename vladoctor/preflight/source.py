@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vladoctor.check import Severity
@@ -18,7 +19,7 @@ from vladoctor.preflight.looks import Context, Look, TroubleError
 from vladoctor.preflight.result import ABSTAINED, OK, Item, judged
 from vladoctor.records import Query
 from vladoctor.runspec import RunSpec
-from vladoctor.snapshot import Snapshot
+from vladoctor.snapshot import Snapshot, read_json
 from vladoctor.taps.rendering import gl_facts
 from vladoctor.versions import versions
 
@@ -82,12 +83,15 @@ def _model(context: Context) -> Iterator[Item]:
             evidence={"seen": kind, "expected": "OpenVLA's format"},
             key="model.path",
         )
+    _small_files(folder)
     files = folder.weights.files
     if not files:
+        why = "; ".join(folder.weights.problems)
         raise TroubleError(
             "VD704",
-            f"There are no weights in {model.path.name} (*.safetensors).",
+            f"There are no weights in {model.path.name}: {why}.",
             "Download the whole snapshot; a git clone without git-lfs leaves the weights out.",
+            evidence={"seen": why, "expected": "*.safetensors"},
             key="model.path",
         )
     lacking = [name for name in ("preprocessor_config.json", "tokenizer_config.json") if not _in(model.path, name)]
@@ -104,6 +108,35 @@ def _model(context: Context) -> Iterator[Item]:
     yield Item(
         0, "model folder", OK, f"{kind}, {len(files)} file{'s' if len(files) > 1 else ''} of weights, {_bytes(size)}"
     )
+
+
+def _small_files(folder: Snapshot) -> None:
+    """Read the JSON files of a snapshot, each of which a line of level 1 stands on.
+
+    Raises:
+        TroubleError: one is damaged, under the code of what it is for.
+    """
+    for name, code in (
+        ("dataset_statistics.json", "VD501"),
+        ("preprocessor_config.json", "VD303"),
+        ("tokenizer_config.json", "VD303"),
+    ):
+        if _in(folder.path, name):
+            with _under(code):
+                read_json(folder.path / name)
+    with _under("VD501"):
+        _ = folder.statistics
+    with _under("VD205"):
+        _ = folder.pixel_norm
+
+
+@contextmanager
+def _under(code: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        error.code = code  # type: ignore[attr-defined]
+        raise
 
 
 def _in(folder: Path, name: str) -> bool:
@@ -130,11 +163,11 @@ def _libraries(context: Context) -> Iterator[Item]:
         yield from _needed(found, context)
     run = {"versions": found}
     query = None
-    if context.spec.model is not None and context.spec.model.path.is_dir():
+    if context.spec.model is not None:
         # Of the published modelling file some versions are known to drop the image; of others nothing is known.
         try:
             published = Snapshot(context.spec.model.path).config.get("model_type") == "openvla"
-        except UserError:
+        except (OSError, UserError):
             published = False  # said in the model folder's own line
         query = Query(known.BOUNDARY) if published else None
     episode = known.episode(context.spec, run=run, query=query)
