@@ -16,6 +16,7 @@ from vladoctor.report.json import run_report
 from vladoctor.report.terminal import print_summary
 from vladoctor.result import RunResult
 from vladoctor.schemas import load_schema
+from vladoctor.testing.report import unseen
 
 ALONE = replace(result(diagnosis(), diagnosis(31)), overall=overall(ONE_STATE))
 BESIDE = replace(result(diagnosis(30, [ORIENTATION]), diagnosis(31)), overall=overall(ONE_STATE))
@@ -31,19 +32,19 @@ def said(run: RunResult) -> str:
     return " ".join(stream.getvalue().split())
 
 
+UNSEEN = replace(
+    RIGHT,
+    overall=RunDiagnosis((CheckResult("VD802", "too-few-trials", "abstained", abstentions=(Abstention("x", True),)),)),
+)
+
+
 @pytest.mark.parametrize(
     ("run", "status"),
     [
         (RIGHT, 0),
         (ALONE, 1),
         (replace(RIGHT, overall=RunDiagnosis((CheckResult("VD802", "n", "crashed", error="E\n"),))), 2),
-        (
-            replace(
-                RIGHT,
-                overall=RunDiagnosis((CheckResult("VD802", "n", "abstained", abstentions=(Abstention("x", True),)),)),
-            ),
-            3,
-        ),
+        (UNSEEN, 3),
     ],
 )
 def test_exit_status(run: RunResult, status: int) -> None:
@@ -84,6 +85,15 @@ def test_the_json_report_has_it_apart() -> None:
     assert (found["code"], found["scope"]) == ("VD602", "run")
     assert [check["state"] for check in report["overall"]["checks"]] == ["failed", "passed"]
     assert report["episodes"][0]["findings"][0]["scope"] == "episode"
+
+
+def test_the_json_report_says_what_of_it_was_not_seen() -> None:
+    report = run_report(UNSEEN)
+    jsonschema.Draft202012Validator(load_schema("report")).validate(report)
+    assert report["overall"]["missing"] == ["VD802 too-few-trials: x"]
+    assert run_report(RIGHT)["overall"]["missing"] == []
+    assert unseen(report) == ["VD802 too-few-trials: x"]
+    assert unseen(report, ["VD802"]) == []
 
 
 def test_the_page_has_a_section_of_it() -> None:

@@ -46,6 +46,7 @@ def run_report(result: RunResult) -> dict[str, Any]:
         "overall": {
             "findings": [finding.to_json() for finding in result.overall.findings],
             "checks": [_check(check) for check in result.overall.results],
+            "missing": list(result.overall.evidence_missing),
         },
         "episodes": [_episode(diagnosis, result.folder) for diagnosis in result.diagnoses],
         "accepted": [{"episode": name, **finding.to_json()} for name, finding in result.accepted],

@@ -287,7 +287,7 @@ class VlaDoctor:
                 roots = [one for _, one in found if not one.explained_by] or [one for _, one in found]
                 heads += [f"{one.code} {one.name}" for one in roots]
                 lines.append(report.explain(found, run.folder, episodes=[one.episode for one in result.diagnoses]))
-            missing = [*report.unseen(data, ignore), *result.overall.evidence_missing]
+            missing = report.unseen(data, ignore)
             if complete and missing and not lines:
                 heads.append("evidence incomplete")
                 lines.append("nothing wrong was seen, but not everything could be looked at:")

@@ -84,12 +84,17 @@ def crash(check: Mapping[str, Any]) -> str:
 def unseen(report: Report, ignore: Sequence[str] = ()) -> list[str]:
     """What could not be judged because it was not recorded, a sentence each."""
     said: dict[str, None] = {}
+
+    def add(missing: Sequence[str]) -> None:
+        said.update((text, None) for text in missing if not named(*_code_and_name(text), ignore))
+
     for episode in report["episodes"]:
-        said.update((text, None) for text in episode["missing"] if not named(*_code_and_name(text), ignore))
+        add(episode["missing"])
         if episode["outcome"] == "interrupted":
             said[f"{episode['name']}: the recording ends before the episode does"] = None
         if not any(check["state"] in ("passed", "failed") for check in episode["checks"]):
             said[f"{episode['name']}: no check could judge anything"] = None
+    add(report["overall"]["missing"])
     return list(said)
 
 

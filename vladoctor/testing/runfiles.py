@@ -194,7 +194,8 @@ class CheckItem(pytest.Item):
             pytest.fail("\n".join(lines), pytrace=False)
         if any(check["state"] in ("passed", "failed") for _, check in self.judged):
             return
-        missing = [text for one in episodes for text in one["missing"] if text.startswith(f"{self.check.code} ")]
+        groups = [episode or found["overall"] for episode, _ in self.judged]
+        missing = any(text.startswith(f"{self.check.code} ") for one in groups for text in one["missing"])
         reasons = [note for _, check in self.judged for note in check["notes"]]
         reason = "; ".join(dict.fromkeys(reasons)) or "it has nothing to say of this run"
         # At the run file, not at the line here.
