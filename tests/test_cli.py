@@ -58,8 +58,10 @@ class Session(types.ModuleType):
         (out / "traces" / "task0-init30-ep0.mcap").touch()
         return self._end()
 
-    def replay_session(self, traces: Sequence[Path], *, spec: Any, out: Path | None, workers: int) -> RunResult:
-        self.called = {"spec": spec, "traces": traces, "out": out}
+    def replay_session(
+        self, traces: Sequence[Path], *, spec: Any, out: Path | None, workers: int, select: list[str], ignore: list[str]
+    ) -> RunResult:
+        self.called = {"spec": spec, "traces": traces, "out": out, "select": select, "ignore": ignore}
         print("printed by a library")
         return self._end()
 
@@ -329,12 +331,19 @@ def test_html_can_be_switched_off(session: Session) -> None:
 def test_replay_writes_only_where_told(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     session.outcome = result(diagnosis(findings=[ORIENTATION]))
     assert cli.run(["replay", "a.mcap", "folder"]) == 1
-    assert session.called == {"spec": None, "traces": (Path("a.mcap"), Path("folder")), "out": None}
+    traces = (Path("a.mcap"), Path("folder"))
+    assert session.called == {"spec": None, "traces": traces, "out": None, "select": [], "ignore": []}
     assert "VD201" in capsys.readouterr().out
     assert not list(Path().rglob("report.json"))
     assert cli.run(["replay", "a.mcap", "--out", "again", "--run", "run.yaml", "--format", "json"]) == 1
     assert session.called["spec"].env.suite == "libero_object"
     assert json.loads(capsys.readouterr().out) == json.loads(Path("again/report.json").read_text())
+
+
+def test_replay_takes_the_checks_that_diagnose_takes(session: Session) -> None:
+    assert cli.run(["replay", "a.mcap", "--select", "VD201,VD3", "--select", "VD402", "--ignore", "vision-bypass"]) == 0
+    assert session.called["select"] == ["VD201", "VD3", "VD402"]
+    assert session.called["ignore"] == ["vision-bypass"]
 
 
 # --- The lists ---

@@ -26,6 +26,7 @@ from vladoctor.checks import (
     vd203_channel_order,
     vd205_pixel_normalisation,
 )
+from vladoctor.errors import UserError
 from vladoctor.facts import Facts
 from vladoctor.facts.following import matches, track
 from vladoctor.facts.lags import image_ages
@@ -242,6 +243,29 @@ def test_several_processes_say_what_one_does(tmp_path: Path, monkeypatch: pytest
     assert [diagnosis.findings for diagnosis in one.diagnoses] == [diagnosis.findings for diagnosis in two.diagnoses]
     assert [diagnosis.results for diagnosis in one.diagnoses] == [diagnosis.results for diagnosis in two.diagnoses]
     assert two.diagnoses[0].episode.steps[3].frames["agentview"].thumbnail.shape == (64, 64, 3)
+
+
+def test_recordings_are_judged_by_the_checks_that_are_asked_for(tmp_path: Path) -> None:
+    """In the place of what the run itself selected; of a recording that holds no run too."""
+    flipped = recorded(SHOTS[:24], orient=turned("flip-vertical"), stats=STATS[:24])
+    own = {"loop": {"command": ["eval.py"]}, "checks": {"select": ["VD101"], "ignore": ["VD201"]}}
+    for name, spec in (("own", own), ("none", {})):
+        run = {"checkpoint": {"name": "openvla"}, "spec": spec}
+        through_a_trace(replace(flipped, run=run), tmp_path / name / "0.mcap")
+
+    def judged_by(name: str, **asked: list[str]) -> list[str]:
+        result = session.replay_session([tmp_path / name], **asked)
+        return [each.code for each in result.diagnoses[0].results]
+
+    assert judged_by("own") == ["VD101"]
+    assert judged_by("own", select=["image-orientation", "VD202"], ignore=["VD202"]) == ["VD201"]
+    assert judged_by("none", select=["VD201", "VD101"]) == ["VD101", "VD201"]
+    everything = judged_by("none")
+    assert judged_by("none", ignore=["VD2"]) == [code for code in everything if not code.startswith("VD2")]
+    with pytest.raises(UserError, match="--select"):
+        judged_by("none", select=["VD999"])
+    with pytest.raises(UserError, match="no check is left"):
+        judged_by("none", select=["VD201"], ignore=["VD201"])
 
 
 def test_a_stretch_is_looked_at_where_it_changed() -> None:

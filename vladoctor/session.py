@@ -23,14 +23,14 @@ from vladoctor.facts.serving import join_servers, policy_alone
 from vladoctor.profiles import Profile, find_profile, load_profile
 from vladoctor.records import Episode, Outcome
 from vladoctor.result import Progress, RunResult, Silent
-from vladoctor.runspec import recorded_run
+from vladoctor.runspec import ReportSpec, RunSpec, recorded_run
 from vladoctor.trace import TraceWriter, find_traces, pictures_of, read_episode
 from vladoctor.versions import device_name, versions
 
 Parents = Mapping[int, int]
 """Process id -> that of the process that started it."""
 
-Task = tuple[Episode, Profile, "RunSpec | None"]
+Task = tuple[Episode, Profile, RunSpec | None]
 """An episode, and by what it is to be judged."""
 
 _forked: Sequence[Task] = ()
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vladoctor.adapters.libero import LiberoTask
     from vladoctor.adapters.openvla import OpenVLAPolicy
     from vladoctor.loop import Loop
-    from vladoctor.runspec import EnvSpec, ModelSpec, RunSpec
+    from vladoctor.runspec import EnvSpec, ModelSpec
 
 
 def run_session(
@@ -93,19 +93,27 @@ def run_session(
 
 
 def replay_session(
-    traces: Sequence[Path], *, spec: RunSpec | None = None, out: Path | None = None, workers: int = 1
+    traces: Sequence[Path],
+    *,
+    spec: RunSpec | None = None,
+    out: Path | None = None,
+    workers: int = 1,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
 ) -> RunResult:
     """Judge recorded episodes again, with the checks, thresholds and profile of `spec`, or of their own run.
 
     Args:
         traces: trace files or folders of them.
         workers: see `judge_traces`.
+        select: codes of the checks to run, in the place of those that `spec` or their own run selects.
+        ignore: likewise, those to leave out.
 
     Raises:
-        UserError: there is no trace at the place named.
+        UserError: there is no trace at the place named, or no such check.
     """
     found = [one for trace in traces for one in find_traces(trace)]
-    return judge_traces(found, spec=spec, out=out, workers=workers)
+    return judge_traces(found, spec=spec, out=out, workers=workers, select=select, ignore=ignore)
 
 
 def judge_traces(
@@ -115,6 +123,8 @@ def judge_traces(
     out: Path | None = None,
     processes: Parents | None = None,
     workers: int = 1,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
 ) -> RunResult:
     """Judge recorded episodes, of one process or of several that belong together.
 
@@ -127,9 +137,17 @@ def judge_traces(
         paths: trace files.
         processes: process id -> that of its parent, beside what the traces say.
         workers: so many processes judge, each some of the episodes, where processes can be forked.
+        select: see `replay_session`; so is `ignore`.
     """
+
+    def chosen(asked: RunSpec | None) -> RunSpec | None:
+        if not select and not ignore:
+            return asked
+        # A recording that holds no run is judged by nothing but these.
+        return (asked or RunSpec(None, None, ReportSpec(Path()))).with_options(select=select, ignore=ignore)
+
     with _uncollected():
-        return _judge_traces(paths, spec, out, processes, workers)
+        return _judge_traces(paths, chosen(spec) if spec else None, out, processes, workers, chosen)
 
 
 @contextmanager
@@ -145,7 +163,12 @@ def _uncollected() -> Iterator[None]:
 
 
 def _judge_traces(
-    paths: Sequence[Path], spec: RunSpec | None, out: Path | None, processes: Parents | None, workers: int
+    paths: Sequence[Path],
+    spec: RunSpec | None,
+    out: Path | None,
+    processes: Parents | None,
+    workers: int,
+    chosen: Callable[[RunSpec | None], RunSpec | None],
 ) -> RunResult:
     profiles: list[Profile] = []
     failures: list[str] = []
@@ -164,7 +187,7 @@ def _judge_traces(
             continue
         episodes.append(episode)
         if at_once and not policy_alone(episode) and any(True for _ in episode.queries()):
-            task = _task(episode, spec)
+            task = _task(episode, spec, chosen)
             judged[id(episode)] = task, judge(*task)
         held += path.stat().st_size
         if held > _HELD:
@@ -172,7 +195,7 @@ def _judge_traces(
                 for frame in pictures_of(step):
                     frame.release()
     kept, notes = _set_aside(join_servers(episodes), processes or {})
-    tasks = [judged[id(episode)][0] if id(episode) in judged else _task(episode, spec) for episode in kept]
+    tasks = [judged[id(episode)][0] if id(episode) in judged else _task(episode, spec, chosen) for episode in kept]
     for episode, profile, asked in tasks:
         shown = shown or asked
         run = run or {**episode.run, "fault": episode.task.get("fault", ""), "profile": _profile_info(profile)}
@@ -190,9 +213,9 @@ def _judge_traces(
     )
 
 
-def _task(episode: Episode, spec: RunSpec | None) -> Task:
-    """By what an episode is to be judged: what `spec` says, else its own run."""
-    asked = spec or recorded_run(episode.run.get("spec") or {})
+def _task(episode: Episode, spec: RunSpec | None, chosen: Callable[[RunSpec | None], RunSpec | None]) -> Task:
+    """By what an episode is to be judged: what `spec` says, else its own run, with the checks that were chosen."""
+    asked = spec or chosen(recorded_run(episode.run.get("spec") or {}))
     return episode, choose_profile(episode.run, asked, str(episode.task.get("suite") or "")), asked
 
 

@@ -332,6 +332,8 @@ cli.add_command(lint_command)
 @click.option("--run", "run_file", metavar="RUN", help="Run file to take checks, thresholds and profile from.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write the report into; none by default.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Processes that judge; one by default.")
+@click.option("--select", multiple=True, metavar="CODES", help="Run only these checks: VD201,VD301 or VD2.")
+@click.option("--ignore", multiple=True, metavar="CODES", help="Leave these checks out.")
 @output_options("text", "json", *FORMATS, trackers=True)
 @baseline_options
 @_traceback_option
@@ -340,11 +342,17 @@ def replay(
     run_file: str | None,
     out: Path | None,
     workers: int,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
     outputs: Outputs,
     baseline: Path | None,
     write_baseline: bool,
 ) -> int:
-    """Judge recorded episodes again: trace files, or folders of them. Needs neither simulator nor GPU."""
+    """Judge recorded episodes again: trace files, or folders of them. Needs neither simulator nor GPU.
+
+    By the checks, thresholds and profile of each episode's own run, unless --run names another. --select and --ignore
+    go before what stands in either.
+    """
     spec = None
     if run_file is not None:
         from vladoctor.runspec import load_run
@@ -358,7 +366,9 @@ def replay(
         from vladoctor.session import replay_session
 
         try:
-            result = replay_session(traces, spec=spec, out=out, workers=workers)
+            result = replay_session(
+                traces, spec=spec, out=out, workers=workers, select=_split(select), ignore=_split(ignore)
+            )
         except UserError as error:
             if spec is not None:
                 _locate(error, spec, {})
