@@ -6,9 +6,9 @@
     python benchmarks/preflight.py full-size --write docs/evidence.md [--folder FOLDER]      # needs a GPU
 
 Every number and message is of `vladoctor preflight` in a process of its own. `faults` makes each fault of
-`tests/preflight_faults.py`, with stdin open and silent, so that a question would wait until the timeout; with
-`--results` what stands in that file is not run again. `full-size`
-writes a snapshot of OpenVLA-7B's full shape with random weights (15 GB, three shards, bfloat16), and looks at that.
+`tests/preflight_faults.py` twice: with a terminal for stdin at which nobody answers, so that a question would wait
+until the timeout, and with none at all; with `--results` what stands in that file is not run again. `full-size` writes
+a snapshot of OpenVLA-7B's full shape with random weights (15 GB, three shards, bfloat16), and looks at that.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ import preflight_faults as faults  # type: ignore[import-not-found]  # noqa: E40
 
 IMAGE_SIZE = 224
 
+STDINS = ("terminal", "closed")
+"""What a fault's stdin is; see `preflight_faults.run`. At the terminal nobody answers."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,6 +49,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10, help="tasks whose environments are probed")
     parser.add_argument("--folder", type=Path, help="where the full-size snapshot is kept; by default it is removed")
     arguments = parser.parse_args()
+    # A user's interpreter keeps what it has compiled.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     text = {
         "levels": lambda: levels(arguments.repeats),
         "faults": lambda: provoke(arguments.only, arguments.results),
@@ -110,22 +115,29 @@ def provoke(only: Sequence[str] | None, results: Path | None) -> str:
     for fault in chosen:
         if fault.name in kept:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            done = faults.run(fault.make(Path(folder)), fault.level)
+        outcomes = []
+        for stdin in STDINS:
+            with tempfile.TemporaryDirectory() as folder:
+                outcomes.append(faults.run(fault.make(Path(folder)), fault.level, stdin=stdin))
+        done = outcomes[0]
         told = [
             {"code": one["code"], "said": f"{one['severity']}: {_first(one['message'])}", "do": _first(one["remedy"])}
             for one in done.findings
         ]
-        kept[fault.name] = {"findings": told, "status": done.status, "seconds": done.seconds}
+        same = len({(one.status, *(found["code"] for found in one.findings)) for one in outcomes}) == 1
+        kept[fault.name] = {"findings": told, "status": done.status, "seconds": done.seconds, "same": same}
         if results:
             results.write_text(json.dumps(kept, indent=1), "utf-8")
         print(fault.name, [one["code"] for one in told], f"{done.seconds:.1f} s", file=sys.stderr, flush=True)
     rows = [_row(fault, kept[fault.name]) for fault in chosen]
     wrong = sum("**wrong**" in row for row in rows)
+    differing = [fault.name for fault in chosen if not kept[fault.name]["same"]]
+    asked = f"otherwise with another stdin: {', '.join(differing)}" if differing else "the same with each stdin"
     return "\n".join(
         [
-            f"{machine()} {len(chosen) - wrong} of {len(chosen)} named by their code; none hung, none was asked a "
-            "question. Seconds are of the whole command.",
+            f"{machine()} {len(chosen) - wrong} of {len(chosen)} named by their code, {asked} "
+            f"({', '.join(STDINS)}); none hung, none asked a question. Seconds are of the whole command, with the "
+            "first.",
             "",
             "| fault | its code | level | what is said | the remedy's first line | other codes | exit status | s |",
             "|---|---|---|---|---|---|---|---|",
@@ -157,7 +169,10 @@ def _first(text: str) -> str:
     line = text.strip().splitlines()[0]
     folder = tempfile.gettempdir()
     ours = (folder, str(ROOT))
-    words = ["…" + word[word.rfind("/") :] if word.lstrip("(").startswith(ours) else word for word in line.split()]
+    words = [
+        "(" * word.startswith("(") + "…" + word[word.rfind("/") :] if word.lstrip("(").startswith(ours) else word
+        for word in line.split()
+    ]
     return " ".join(words)[:220]
 
 

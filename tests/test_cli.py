@@ -461,6 +461,16 @@ def test_reader_that_stops_reading() -> None:
     assert (shown.stdout, shown.stderr) == ("141\n", "")
 
 
+def test_stdin_that_is_closed() -> None:
+    """The number 0 stays taken: a pipe that got it would be lost to a child process."""
+    program = "import os; from vladoctor.cli import run; run(['schema', 'finding']); print('next is', os.pipe())"
+    shown = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{program}" <&-'], capture_output=True, text=True, check=False
+    )
+    assert shown.stderr == ""
+    assert "next is (3, 4)" in shown.stdout
+
+
 def test_stdout_that_is_closed() -> None:
     shown = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m vladoctor schema >&-"], capture_output=True, text=True, check=False

@@ -88,11 +88,12 @@ def test_faults_that_level_0_sees(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.simulator
 @pytest.mark.torch
-def test_nothing_is_asked_and_no_gl_is_said(tmp_path: Path) -> None:
-    """Two in one process: LIBERO has no configuration and would ask on stdin, which stays open; and there is no GL."""
+@pytest.mark.parametrize("stdin", ["silent", "terminal", "closed"])
+def test_nothing_is_asked_and_no_gl_is_said(stdin: str, tmp_path: Path) -> None:
+    """Two in one process: LIBERO has no configuration and would ask on stdin; and there is no GL."""
     case = by_name("config-question").make(tmp_path)
     case.environment |= {"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent"}
-    done = faults.run(case, 1, timeout=120)
+    done = faults.run(case, 1, timeout=120, stdin=stdin)
     assert [one["code"] for one in done.findings] == ["VD607"]
     assert "apt-get install" in done.findings[0]["remedy"]
     assert done.document is not None
@@ -149,7 +150,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
     "norm-stats": (_statistics_in_config, "VD501", "`norm_stats` is no mapping", "config.json"),
     "statistics": (_write("dataset_statistics.json", b"{"), "VD501", "not JSON", "dataset_statistics.json"),
     "preprocessor": (_write("preprocessor_config.json", b"{"), "VD303", "not JSON", "preprocessor_config.json"),
-    "means": (_edit("preprocessor_config.json", means=["a"]), "VD205", "no list of numbers", "preprocessor_config"),
+    "means": (_edit("preprocessor_config.json", means=["a"]), "VD303", "no list of numbers", "preprocessor_config"),
     "tokenizer": (_write("tokenizer_config.json", b"<html>"), "VD303", "not JSON", "tokenizer_config.json"),
     "weights-link": (_link_to_nothing, "VD704", "is a link to blobs/gone, which is not there", "model.safetensors"),
     "folder-locked": (lambda copy: copy.chmod(0), "VD704", "Permission denied", "tiny-openvla"),
@@ -466,6 +467,32 @@ def test_names_are_held_against_the_model_as_transformers_would() -> None:
     renaming = Model()
     renaming._checkpoint_conversion_mapping = {"^head": "lm_head"}  # type: ignore[assignment]
     assert held_against(renaming, weights(**lacking)) is None
+
+
+# What is expected, in words.
+
+
+def test_no_expectation_names_what_the_profile_does_not_say(context: Context) -> None:
+    from vladoctor.preflight.scene import _expected
+
+    assert _expected("arm", context).endswith("1 = 0.05 m, 0.5 rad")
+    unknown = context.profile.with_overrides({"environment.action_scale": None})
+    assert _expected("arm", replace(context, profile=unknown)) == "displacements in the base's frame"
+
+
+def test_a_library_that_is_missing_is_not_one_of_another_version(context: Context) -> None:
+    import types
+
+    from vladoctor.preflight.checkpoint import _needs_library
+
+    transformers = types.SimpleNamespace(__version__="5.23.0")
+    missing = _needs_library(ModuleNotFoundError("No module named 'timm'", name="timm"), transformers, context)
+    assert "not installed" in missing.message
+    assert missing.remedy.startswith("Run: pip install timm")
+    other = _needs_library(ImportError("cannot import name 'AutoModelForVision2Seq'"), transformers, context)
+    assert "other versions than are installed (transformers 5.23.0)" in other.message
+    assert "transformers==4.40.1" in other.remedy
+    assert "robosuite" not in other.remedy
 
 
 # What `explain` says of it.

@@ -52,7 +52,10 @@ WAIT_STEPS = 10
 """Source: openvla/openvla@c8f03f4, experiments/robot/libero/run_libero_eval.py, num_steps_wait."""
 
 _PLACEMENT_ATTEMPTS = 100
-_REAL_ASSETS = "download the data set lerobot/libero-assets from the Hugging Face hub into ~/.cache/libero/assets"
+_REAL_ASSETS = (
+    "download them from the Hugging Face hub (hf download lerobot/libero-assets --repo-type dataset --local-dir "
+    "~/.cache/libero/assets)"
+)
 
 _source: AssetSource | None = None
 _live: weakref.ref[Any] | None = None
@@ -472,7 +475,8 @@ def _gl_errors() -> Iterator[None]:
         raise UserError(
             f"MuJoCo cannot draw without a display: {type(error).__name__}: {error}",
             where=f"MUJOCO_GL={chosen}",
-            remedy=f"{other}on Debian or Ubuntu: apt-get install --no-install-recommends {GL_PACKAGES}",
+            remedy=f"{other}on Debian or Ubuntu: apt-get install --no-install-recommends {GL_PACKAGES}; without root, "
+            "a container that has them",
         ) from error
 
 
@@ -494,9 +498,9 @@ def _build_errors(source: AssetSource) -> Iterator[None]:
         if not str(error.filename or "").startswith(str(source.path)):
             raise
         raise UserError(
-            f"the {source.kind} assets do not have what this task needs: no such file",
+            f"the assets ({source.kind}) do not have what this task needs: no such file",
             where=str(error.filename),
-            remedy=_assets_remedy(),
+            remedy=f"{'complete that folder, or ' if source.kind == 'folder' else ''}{_assets_remedy()}",
         ) from error
 
 
@@ -594,7 +598,8 @@ def _init_states(path: Path) -> np.ndarray:
         raise UserError(
             "the file of init states is missing",
             where=str(path),
-            remedy="correct `init_states` in LIBERO's config.yaml",
+            remedy="install LIBERO again, which brings it, or correct `init_states` in "
+            f"{installation().config or 'the configuration of LIBERO'}",
         )
     # A pickled numpy array that comes with LIBERO's own package; torch refuses it by default since 2.6.
     return np.asarray(torch.load(path, weights_only=False), dtype=np.float64)

@@ -224,9 +224,11 @@ def choose_unnorm_key(norm_stats: dict[str, Any], asked: str | None, suite: str,
     raise UserError(
         f"the checkpoint has no statistics for unnorm_key {candidates[0]!r}",
         where=where,
-        remedy=f"{hint}it has {', '.join(keys) or 'none at all'}; "
-        "statistics of another robot or camera set-up make every motion wrong, "
-        "so use a checkpoint that was trained for this suite",
+        remedy=f"{hint}it has those of {', '.join(keys)}; statistics of another robot or camera set-up make every "
+        "motion wrong, so use a checkpoint that was trained for this suite"
+        if keys
+        else "it has none at all: training writes dataset_statistics.json into the run's folder; copy it from there, "
+        "or from the published snapshot, into the model folder",
     )
 
 

@@ -95,6 +95,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     if _THREADS not in os.environ:
         os.environ[_THREADS] = "1"
         _SET_HERE.append(_THREADS)
+    if sys.stdin is None:
+        # Closed by the caller, as in `<&-`. The next file would get its number, and a pipe to a child process lose it.
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - open until the end
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller, as in `>&-`

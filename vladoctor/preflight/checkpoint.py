@@ -32,6 +32,9 @@ PLACEHOLDER = "pick up the alphabet soup and place it in the basket"
 """An instruction for the tokenizer, where the task's own is not known yet."""
 
 
+POINTER = "In a clone, `git lfs pull` fetches what a pointer stands for. Otherwise copy"
+
+
 def looks(context: Context) -> list[Look]:
     """What is looked at, of this run."""
     return [
@@ -57,8 +60,9 @@ def _weights(context: Context) -> Iterator[Item]:
         raise TroubleError(
             "VD704",
             f"The weights are not complete: {'; '.join(weights.problems)}.",
-            "Copy or download those files again and compare their sizes with the published ones:\n"
-            "```\nhf download REPOSITORY --local-dir FOLDER\n```",
+            f"{POINTER if any('git-lfs' in one for one in weights.problems) else 'Copy'}"
+            " or download those files again and compare their sizes with the published ones:\n"
+            f"```\nhf download REPOSITORY --local-dir {_snapshot(context).path}\n```",
             evidence={"seen": "; ".join(weights.problems), "expected": "every file as long as its header says"},
         )
     names = f"{len(weights.files)} file{'s' if len(weights.files) > 1 else ''}"
@@ -147,7 +151,6 @@ def _memory(context: Context) -> Iterator[Item]:
     device = choose_device(torch, model.device)
     dtype = model.dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     context.have |= {"device": device, "dtype": dtype}
-    usual = str(context.profile.get("weights.dtype") or "")
     if not weights.complete:
         yield Item(1, "device and memory", ABSTAINED, reason="the number of weights is not known from the files")
         return
@@ -176,8 +179,13 @@ def _memory(context: Context) -> Iterator[Item]:
         "device and memory",
         OK,
         f"{device}, {dtype}: {size / GIB:.2f} GiB of weights; {', '.join(told)}",
-        f"{usual} on a GPU" if usual else "",
+        _usual_dtype(context),
     )
+
+
+def _usual_dtype(context: Context) -> str:
+    usual = context.profile.get("weights.dtype")
+    return f"{usual} on a GPU" if usual else ""
 
 
 def _too_little(
@@ -223,7 +231,7 @@ def _processor(context: Context) -> Iterator[Item]:
     try:
         processor = load_processor(transformers, path)
     except ImportError as error:
-        raise _needs_library(error, transformers) from error
+        raise _needs_library(error, transformers, context) from error
     except Exception as error:
         raise TroubleError(
             "VD303",
@@ -245,13 +253,19 @@ def _processor(context: Context) -> Iterator[Item]:
     yield Item(1, "processor", OK, f"{type(processor).__name__}, images of {side} px")
 
 
-def _needs_library(error: ImportError, transformers: Any) -> TroubleError:
+def _needs_library(error: ImportError, transformers: Any, context: Context) -> TroubleError:
+    pins, missing = _pins(context), isinstance(error, ModuleNotFoundError)
+    here = f"transformers {transformers.__version__}"
+    if missing:
+        told, todo = f"needs a library that is not installed: {_first_line(error)}", f"Run: pip install {error.name}."
+    else:
+        told, todo = f"is written for other versions than are installed ({here}): {_first_line(error)}", ""
+    asked = f" The family's own versions: {pins}. Install them into an environment of their own." if pins else ""
     return TroubleError(
         "VD703",
-        f"The checkpoint's code needs a library that is missing here, or has another version: {_first_line(error)}",
-        "Install it. OpenVLA's own files need timm==0.9.10 and transformers==4.40.1; this is transformers "
-        f"{transformers.__version__}.",
-        evidence={"seen": _first_line(error)},
+        f"The checkpoint's code {told}",
+        f"{todo}{asked}".strip() or "Install the versions that its documentation names.",
+        evidence={"seen": f"no {error.name}" if missing else here, "expected": pins},
     )
 
 
@@ -383,7 +397,7 @@ def _code(context: Context) -> Iterator[Item]:
     try:
         model = empty_model(torch, transformers, snapshot.path)
     except ImportError as error:
-        raise _needs_library(error, transformers) from error
+        raise _needs_library(error, transformers, context) from error
     except Exception as error:
         raise TroubleError(
             "VD703",
@@ -411,7 +425,7 @@ def _code(context: Context) -> Iterator[Item]:
     yield from judged(1, "model code and weights", known.ask("VD704", episode, context.profile, context.spec))
     yield from judged(
         1, "dtype", known.ask("VD701", episode, context.profile, context.spec),
-        expected=str(context.profile.get("weights.dtype") or ""),
+        expected=_usual_dtype(context),
     )  # fmt: skip
 
 

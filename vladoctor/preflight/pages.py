@@ -11,10 +11,13 @@ BEFORE: Mapping[str, tuple[int, str]] = {
     "VD104": (0, "whether the assets are there that the scene is drawn of; at level 1 those of the task, one by one"),
     "VD204": (1, "whether the processor makes images of the size that the model is made for"),
     "VD302": (1, "whether the tasks that the run file names exist"),
-    "VD303": (1, "the ids that the checkpoint's own processor makes of the expected prompt, and that it gives it back"),
+    "VD303": (
+        0,
+        "the processor's files; at level 1 the ids that it makes of the expected prompt, and that it gives it back",
+    ),
     "VD401": (1, "whether all 256 action ids go through the tokenizer's text and back"),
     "VD405": (1, "the vocabulary's base and the number of bins by the checkpoint's configuration"),
-    "VD501": (1, "statistics of the suite: their key, their length, their numbers"),
+    "VD501": (0, "the file of statistics; at level 1 those of the suite: their key, their length, their numbers"),
     "VD502": (1, "the fingers, told to open, to close and to open again"),
     "VD503": (
         1,

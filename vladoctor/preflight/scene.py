@@ -256,7 +256,8 @@ def _expected(what: str, context: Context) -> str:
     if what == "hold":
         return "displacements, so nothing at zero"
     scale = profile.get("environment.action_scale") or {}
-    return f"displacements in the base's frame, 1 = {scale.get('translation')} m, {scale.get('rotation')} rad"
+    sizes = [f"{scale[kind]} {unit}" for kind, unit in (("translation", "m"), ("rotation", "rad")) if kind in scale]
+    return f"displacements in the base's frame{', 1 = ' if sizes else ''}{', '.join(sizes)}"
 
 
 DRAW = """
@@ -335,7 +336,7 @@ def draw() -> Sequence[np.ndarray]:
             "VD607",
             f"MuJoCo cannot draw without a display (MUJOCO_GL={chosen}): {type(error).__name__}: {error}",
             f"{'' if chosen == 'egl' else 'Set MUJOCO_GL=egl; if that fails too, '}on Debian or Ubuntu: "
-            f"apt-get install --no-install-recommends {GL_PACKAGES}",
+            f"apt-get install --no-install-recommends {GL_PACKAGES}; without root, a container that has them",
             evidence={"seen": f"{type(error).__name__}", "expected": "frames"},
         ) from error
     return frames

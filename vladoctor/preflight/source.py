@@ -126,7 +126,7 @@ def _small_files(folder: Snapshot) -> None:
                 read_json(folder.path / name)
     with _under("VD501"):
         _ = folder.statistics
-    with _under("VD205"):
+    with _under("VD303"):
         _ = folder.pixel_norm
 
 
