@@ -212,6 +212,38 @@ def test_what_the_system_refuses_is_no_defect(context: Context) -> None:
     assert "network drive" in item.finding.remedy
 
 
+def test_what_the_run_file_ignores_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJUCO_GL", "egl")
+    file = Path(faults.run_file(tmp_path))
+    assert run_preflight(load_run(file), 0).exit_status == 1
+    file.write_text(file.read_text("utf-8") + "checks: {ignore: [gl-backend]}\n", "utf-8")
+    done = run_preflight(load_run(file), 0)
+    assert done.exit_status == 0
+    assert not list(done.findings)
+    (told,) = [item.reason for item in done.items if item.what == "rendering variables"]
+    assert told.startswith("the run file accepts it: VD607 The variable MUJUCO_GL is set")
+    jsonschema.validate(json.loads(json.dumps(done.to_json())), load_schema("preflight"))
+
+
+def test_a_baseline_accepts_what_is_known_and_nothing_else(tmp_path: Path) -> None:
+    known = tmp_path / "known.json"
+
+    def status(*options: str, **variables: str) -> tuple[int, list[str]]:
+        case = faults.Case(run, variables, ("--baseline", str(known), *options))
+        done = faults.run(case, 0)
+        return done.status, [one["code"] for one in done.findings]
+
+    run = faults.run_file(tmp_path)
+    assert status(MUJUCO_GL="egl") == (2, [])  # there is none yet
+    assert status("--write-baseline", MUJUCO_GL="egl") == (0, [])
+    assert status(MUJUCO_GL="egl") == (0, [])
+    assert status(MUJUCO_GL="egl", MUJOCO_GL="egll") == (1, ["VD607"])
+    copy = faults.checkpoint_copy(tmp_path)
+    (copy / "config.json").unlink()
+    run = faults.run_file(tmp_path, model=copy)
+    assert status(MUJUCO_GL="egl") == (1, ["VD704"])
+
+
 def test_a_wrong_run_file_is_an_error_as_for_diagnose(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("model: {path: .}\nenv: {siute: libero_object}\n", "utf-8")

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from vladoctor.errors import UserError
 from vladoctor.report.json import write_atomically
-from vladoctor.report.reported import WHOLE_RUN, fingerprint, run_identity
+from vladoctor.report.reported import WHOLE_RUN, fingerprint, preflight_identity, run_identity
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import Finding
+    from vladoctor.preflight.result import Item, Preflight
     from vladoctor.report.reported import Report
     from vladoctor.result import RunResult
 
@@ -94,6 +95,23 @@ def known_in_run(result: RunResult) -> Iterator[Known]:
             yield Known.of(finding, run_identity(finding, diagnosis.episode))
     for finding in result.overall.findings:
         yield Known.of(finding, run_identity(finding, None))
+
+
+def known_in_preflight(done: Preflight) -> Iterator[Known]:
+    """What a pre-flight found, as a baseline holds it."""
+    for item in done.items:
+        if item.finding is not None:
+            yield Known.of(item.finding, preflight_identity(item.finding, item.what))
+
+
+def accept_known_items(done: Preflight, baseline: frozenset[str]) -> Preflight:
+    """The pre-flight, in which what the baseline accepts is no finding any more."""
+
+    def accepted(item: Item) -> Item:
+        known = item.finding is not None and fingerprint(preflight_identity(item.finding, item.what)) in baseline
+        return item.accepted("the baseline") if known else item
+
+    return replace(done, items=tuple(map(accepted, done.items)))
 
 
 def accept_known(result: RunResult, baseline: frozenset[str]) -> RunResult:

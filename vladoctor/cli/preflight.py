@@ -5,13 +5,22 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vladoctor.cli.options import FORMATS, Outputs, output_options, require_writable, traceback_option
+from vladoctor.cli.options import (
+    FORMATS,
+    Outputs,
+    baseline_options,
+    output_options,
+    require_writable,
+    traceback_option,
+)
+from vladoctor.errors import UserError
 
 if TYPE_CHECKING:
     from vladoctor.preflight.result import Preflight
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="As JSON (its schema: vladoctor schema preflight).")
 @click.option("--report", is_flag=True, help="As Markdown to paste into an issue, with the machine.")
 @output_options("text", "json", *FORMATS)
+@baseline_options
 @traceback_option
 def preflight(
     run_file: str,
@@ -47,6 +57,8 @@ def preflight(
     as_json: bool,
     report: bool,
     outputs: Outputs,
+    baseline: Path | None,
+    write_baseline: bool,
 ) -> int:
     """Look at a run before it starts: what would break it, and what would make its numbers mean nothing.
 
@@ -60,13 +72,38 @@ def preflight(
     from vladoctor.runspec import load_run
 
     spec = load_run(run_file).with_options(device=device, tasks=tasks, profile=profile)
+    accepted = _baseline(baseline, write=write_baseline)
     with _stdout_to_stderr(), _progress() as note:
         try:
             done = run_preflight(spec, level, note)
         finally:
             end_children()
+    done = accepted(done)
     _deliver(done, replace(outputs, form="json") if as_json else outputs, as_issue=report)
     return done.exit_status
+
+
+def _baseline(file: Path | None, *, write: bool) -> Callable[[Preflight], Preflight]:
+    """What takes out of a pre-flight what the baseline accepts; read before it."""
+    if file is None:
+        if write:
+            raise UserError("there is no file to write", where="--write-baseline", remedy="name it: --baseline FILE")
+        return lambda done: done
+    from vladoctor.baseline import accept_known_items, known_in_preflight, read_baseline
+    from vladoctor.baseline import write_baseline as write_to
+
+    known = file
+    if not write:
+        fingerprints = read_baseline(known)
+        return lambda done: accept_known_items(done, fingerprints)
+    require_writable(known.absolute().parent, "name another file with --baseline")
+
+    def accept_all(done: Preflight) -> Preflight:
+        count = write_to(known, known_in_preflight(done))
+        print(f"{known}: {count} finding{'' if count == 1 else 's'} accepted from now on", file=sys.stderr)
+        return accept_known_items(done, read_baseline(known))
+
+    return accept_all
 
 
 def _deliver(done: Preflight, outputs: Outputs, *, as_issue: bool) -> None:

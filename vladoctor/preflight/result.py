@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vladoctor.check import Severity
@@ -42,6 +42,13 @@ class Item:
     def stops(self) -> bool:
         """Whether it makes looking further pointless."""
         return self.finding is not None and self.finding.severity is Severity.STOP
+
+    def accepted(self, by: str) -> Item:
+        """The same line where its finding does not count, by what somebody said ("the run file")."""
+        if self.finding is None:
+            return self
+        told = f"{by} accepts it: {self.finding.code} {self.finding.message}"
+        return replace(self, state=ABSTAINED, finding=None, reason=told)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -205,7 +205,7 @@ def of_preflight(result: Preflight) -> Report:
         subject, finding = f"level {item.level}", item.finding
         if finding is not None:
             key = (finding.code, finding.message, finding.place)
-            identity = (finding.code, "preflight", item.what, kind(finding))
+            identity = preflight_identity(finding, item.what)
             merged.setdefault(key, Reported(finding, (f"{subject}: {item.what}",), finding.place, "", identity))
         state = {"ok": "passed", "problem": "failed"}.get(item.state, item.state)
         notes = tuple(note for note in (item.value, item.reason if state == "abstained" else "") if note)
@@ -222,6 +222,11 @@ def of_preflight(result: Preflight) -> Report:
         result.fail_on,
         home=Place(result.source, 1) if Path(result.source).is_file() else Place("run.yaml", 1),
     )
+
+
+def preflight_identity(finding: Finding, what: str) -> tuple[str, ...]:
+    """Of a finding of a pre-flight's: at what it was found."""
+    return (finding.code, "preflight", what, kind(finding))
 
 
 def kind(finding: Finding) -> str:
