@@ -247,6 +247,44 @@ def test_the_programs_exception_passes_untouched_with_the_diagnosis_beside_it(su
     )
 
 
+def test_a_fixture_that_is_asked_for_by_name_is_told_of(suite: pytest.Pytester) -> None:
+    """While the test runs, so that nothing was known of it before."""
+    suite.makepyfile(
+        """
+        from robot import evaluate
+
+        def test_of_something_else():
+            pass
+
+        def test_late(request):
+            doctor = request.getfixturevalue("vla_doctor")
+            with doctor.watch() as run:
+                evaluate(run, lit=False)
+            doctor.assert_healthy()
+        """
+    )
+    result = run(suite, "--junitxml=junit.xml")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E *AssertionError: VD101 black-image*", "*::test_late: 1 episode*VD101 black-image*"])
+    assert "VD101" in [one.get("value") for one in ElementTree.parse(suite.path / "junit.xml").iter("property")]
+
+
+def test_a_suite_of_something_else_has_no_hook_around_its_tests(suite: pytest.Pytester) -> None:
+    """What is called for every test, and several times, is there only where a test is vladoctor's."""
+    suite.makeconftest(
+        """
+        def pytest_runtestloop(session):
+            caller = session.config.hook.pytest_runtest_makereport
+            names = [impl.plugin_name for impl in caller.get_hookimpls()]
+            print("HOOKS", "vladoctor" in str(names))
+        """
+    )
+    suite.makepyfile(test_other="def test_other(tmp_path): pass")
+    suite.makepyfile(test_ours="def test_ours(vla_trace): pass")
+    run(suite, "-s", "test_other.py").stdout.fnmatch_lines(["HOOKS False"])
+    run(suite, "-s", "test_other.py", "test_ours.py").stdout.fnmatch_lines(["HOOKS True"])
+
+
 def test_what_was_not_seen_is_not_healthy(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """

@@ -7,7 +7,6 @@ for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,10 +20,6 @@ MARKER = (
     "vla(profile=None, select=(), ignore=(), thresholds={}, fail_on=None, complete=True, watch=False): how vladoctor "
     "judges what this test watches; with watch=True the whole test is watched and has to be healthy."
 )
-
-doctor_key = pytest.StashKey["VlaDoctor"]()
-runs_key = pytest.StashKey[list[dict[str, Any]]]()
-"""What is told of the runs that a test watched, as plain data; see `vladoctor.testing.report.told`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -110,7 +105,22 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     from vladoctor.testing.runfiles import RunFile
 
+    _watch_tests(parent.config)
     return RunFile.from_parent(parent, path=file_path)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if any("vla_doctor" in getattr(item, "fixturenames", ()) or item.get_closest_marker("vla") for item in items):
+        _watch_tests(config)
+
+
+def _watch_tests(config: pytest.Config) -> None:
+    """Register what is called for every test, several times, only where some test is ours."""
+    if not config.pluginmanager.has_plugin("vladoctor-watching"):
+        from vladoctor.testing import hooks
+
+        config.pluginmanager.register(hooks, "vladoctor-watching")
 
 
 @pytest.fixture
@@ -126,53 +136,8 @@ def vla_trace(vla_doctor: VlaDoctor) -> VlaTrace:
 
 
 def _doctor(item: pytest.Item) -> VlaDoctor:
-    if doctor_key not in item.stash:
-        from vladoctor.errors import UserError
-        from vladoctor.testing.doctor import VlaDoctor
+    from vladoctor.testing.hooks import doctor_of
 
-        try:
-            item.stash[doctor_key] = VlaDoctor.of(item)
-        except UserError as error:
-            # Where it was found out says nothing to who wrote the marker.
-            raise pytest.fail.Exception(str(error), pytrace=False) from None
-    return item.stash[doctor_key]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    # The test may be run for the second time.
-    if doctor_key in item.stash:
-        del item.stash[doctor_key]
-    item.stash[runs_key] = []
-    if any(marker.kwargs.get("watch") for marker in item.iter_markers("vla")):
-        _doctor(item).start()
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    outcome: Any = yield
-    doctor = item.stash.get(doctor_key, None)
-    if doctor is not None:
-        unhealthy = doctor.end_of_test(outcome.excinfo[1] if outcome.excinfo else None)
-        if unhealthy is not None:
-            outcome.force_exception(unhealthy)
-        item.stash[runs_key] = doctor.told()
-        item.user_properties.extend(doctor.properties())
-
-
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    doctor = item.stash.get(doctor_key, None)
-    if doctor is not None:
-        doctor.close()
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    outcome: Any = yield
-    runs = item.stash.get(runs_key, None)
-    if runs:
-        # pytest-xdist carries what a report has to the process that collects them, if it is plain data.
-        outcome.get_result().vladoctor = runs
-    doctor = item.stash.get(doctor_key, None)
-    if doctor is not None and call.when == "call" and call.excinfo is not None:
-        outcome.get_result().sections.extend(doctor.sections(call.excinfo.value))
+    # A test that asks for the fixture by name while it runs is seen here for the first time.
+    _watch_tests(item.config)
+    return doctor_of(item)

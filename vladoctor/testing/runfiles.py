@@ -25,10 +25,10 @@ import pytest
 
 from vladoctor.check import Check
 from vladoctor.errors import UserError
-from vladoctor.pytest_plugin import runs_key
 from vladoctor.runspec import EnvSpec, RunSpec, load_run
 from vladoctor.session import selected_checks
 from vladoctor.testing import gpus, report
+from vladoctor.testing.hooks import runs_key
 from vladoctor.testing.once import WorkerLostError, once
 from vladoctor.testing.settings import Settings, report_folder
 
