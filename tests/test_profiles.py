@@ -25,6 +25,7 @@ from vladoctor.profiles import (
     environment_profile,
     find_profile,
     load_profile,
+    plain,
     profile_keys,
     profile_names,
 )
@@ -134,6 +135,38 @@ def test_every_leaf_of_a_file_has_a_value_and_a_source(name: str) -> None:
         assert key in profile_keys()
         assert set(leaf) == allowed, key
         assert leaf["source"].strip(), key
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_our_own_reader_reads_a_file_as_a_reader_of_all_of_yaml_does(name: str) -> None:
+    from ruamel.yaml import YAML
+
+    text = Path(new_module.__file__).with_name(f"{name}.yaml").read_text("utf-8")
+    # repr: 1 is not 1.0, and keys keep their order.
+    assert repr(plain.read(text)) == repr(YAML(typ="safe", pure=True).load(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &anchor 1",
+        "a: [1,\n  2]",
+        "a: [1 2",
+        "a: {b 1}",
+        "a: |\n  kept\n",
+        "a: 'it's'",
+        "a: b: c",
+        "a: 1 # why",
+        "a: one\n  two",
+        "a:\n- 1",
+        "a:\nb: 1",
+        "a: 1\na: 2",
+        "a:\n    b: 1\n  c: 2",
+    ],
+)
+def test_our_own_reader_refuses_what_it_might_read_otherwise(text: str) -> None:
+    with pytest.raises(ValueError, match="not written like this"):
+        plain.read(text)
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -483,6 +516,16 @@ def test_unknown_profile_expects_nothing() -> None:
     assert not any(map(profile.get, keys))
     assert profile.values == load_profile(UNKNOWN).values
     assert profile.with_overrides({"image.orientation": "rot180"}).get("image.orientation") == "rot180"
+
+
+def test_reading_our_own_imports_no_yaml() -> None:
+    """It takes longer than everything that is read."""
+    code = (
+        "import sys; from vladoctor.profiles import load_profile; load_profile('openvla-libero');"
+        "print('ruamel.yaml' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_importing_profiles_reads_nothing() -> None:

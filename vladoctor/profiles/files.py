@@ -116,11 +116,9 @@ def _stated_shipped(name: str) -> _Stated:
 
 @cache
 def _shipped_document(name: str) -> Mapping[str, Any]:
-    from ruamel.yaml import YAML
+    from vladoctor.profiles.plain import read
 
-    file = resources.files(__package__).joinpath(f"{name}.yaml")
-    document: dict[str, Any] = YAML(typ="safe", pure=True).load(file.read_text("utf-8"))
-    return document
+    return read(resources.files(__package__).joinpath(f"{name}.yaml").read_text("utf-8"))
 
 
 def _parents(value: Any) -> tuple[str, ...]:
