@@ -315,9 +315,14 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
 
 
 def _fix(expected: str, turns: Sequence[Hop]) -> Fix | None:
-    """Where a single slice flips the frame: the slice that is wanted."""
+    """Where a single slice flips the frame, or a single `cv2.flip`: the slice or the code that is wanted."""
     slices = {"rot180": "[::-1, ::-1]", "flip-vertical": "[::-1]", "flip-horizontal": "[:, ::-1]"}
-    if len(turns) != 1 or expected not in slices or not turns[0].label.startswith("[") or ":" not in turns[0].label:
+    codes = {"rot180": "-1", "flip-vertical": "0", "flip-horizontal": "1"}
+    if len(turns) != 1 or expected not in slices:
+        return None
+    if turns[0].label.startswith("cv2.flip") and turns[0].literal is not None:
+        return replaced(turns[0].literal, codes[expected], f"turn the frame as in training: code {codes[expected]}")
+    if not turns[0].label.startswith("[") or ":" not in turns[0].label:
         return None
     return replaced(turns[0].place, slices[expected], f"turn the frame as in training: {slices[expected]}")
 

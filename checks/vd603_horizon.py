@@ -206,13 +206,13 @@ def judge_source(facts: SourceFacts, limits: Mapping[str, float]) -> Iterator[Ve
     long = [(s, have, want) for s, have, want in pairs if have and want and have > want * limits["long"]]
     if short:
         what = "published" if known else "the longest demonstration"
-        # The first is what runs where nobody asks for another suite.
-        by_default = short[0][0] == facts.suites[0]
+        # Of several suites those count that run where no option asks for another.
+        certain = len(short) == len(facts.suites) or any(suite in facts.default_suites for suite, _, _ in short)
         listed = ", ".join(f"{suite} after {have} ({what}: {want})" for suite, have, want in short)
         yield Problem(
             message=f"Episodes are cut off: {listed}. Slower successes are lost.",
             remedy="Let each suite run for its own number of steps, settle steps not counted.",
-            severity=Severity.FIX if by_default else Severity.LOOK,
+            severity=Severity.FIX if certain else Severity.LOOK,
             evidence={
                 "expected": _steps((s, want) for s, _, want in short),
                 "seen": _steps((s, n) for s, n, _ in short),

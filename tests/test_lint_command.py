@@ -190,3 +190,42 @@ def test_a_pipe_gets_plain_text() -> None:
     assert shown.returncode == 1, shown.stderr
     assert b"\x1b" not in shown.stdout
     shown.stdout.decode("ascii")
+
+
+def test_a_named_file_that_does_not_parse_is_told_whatever_it_is_about(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.py").write_text("def f(:\n")
+    assert _run("broken.py") == 2
+    assert "broken.py:1:7: error: is no Python" in capsys.readouterr().out
+    # In a folder it is one of many files that are somebody else's.
+    (folder / "sub").mkdir()
+    (folder / "broken.py").rename(folder / "sub" / "broken.py")
+    assert _run("sub") == 0
+
+
+def test_a_cell_that_does_not_parse_is_told_and_hides_no_other(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = (folder / "bad.py").read_text()
+    sources = ["%matplotlib inline\n!ls\n", "x = 1\ny = = 2\n", loop, "z = = 3\n", "%%bash\nif [ 1 ]; then\n"]
+    cells = [{"cell_type": "code", "source": source} for source in sources]
+    (folder / "demo.ipynb").write_text(json.dumps({"cells": cells}))
+    assert _run("demo.ipynb", "--format", "concise") == 1
+    printed = capsys.readouterr()
+    assert "demo.ipynb:cell 3:" in printed.out
+    assert [line for line in printed.err.splitlines() if "left out" in line] == [
+        "demo.ipynb:cell 2:2:5: left out, is no Python: invalid syntax",
+        "demo.ipynb:cell 4:1:5: left out, is no Python: invalid syntax",
+    ]
+    _run("demo.ipynb")
+    assert "demo.ipynb:cell 2:2:5: left out" in capsys.readouterr().out
+
+
+def test_what_has_no_fix_is_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (folder / "bad.py").read_text()
+    (folder / "bad.py").write_text(text.replace("frame[::-1, :, :]", "np.flipud(frame)"))
+    _run("bad.py", "--select", "VD201", "--diff")
+    assert "2 findings have no fix, only advice" in capsys.readouterr().err
+    _run("bad.py", "--select", "VD201", "--fix")
+    assert "2 findings have no fix, only advice" in capsys.readouterr().out

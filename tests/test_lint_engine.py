@@ -12,6 +12,7 @@ import pytest
 
 from vladoctor.check import all_checks
 from vladoctor.lint.facts import SourceFacts
+from vladoctor.lint.fixes import plan_fixes
 from vladoctor.lint.result import Skipped
 from vladoctor.lint.run import lint_paths, read_paths
 from vladoctor.lint.sources import SourceFile, Sources, imports, may_lead, may_matter, parse, walk
@@ -416,3 +417,121 @@ def test_what_only_asks_for_a_look(tmp_path: Path, code: str, old: str, new: str
     assert states[0] == ("failed", ["look"])
     assert states[1][1] == []
     assert states[2] == ("abstained", [])
+
+
+LIMITED = (Path(__file__).parent / "lint" / "vd603" / "too_short_for_long.bad.py").read_text("utf-8")
+"""SmolVLA, for which libero_spatial and libero_object end at 280 steps, libero_10 at 520."""
+
+
+def _limited(suites: str, call: str = "evaluate(SUITE)", top: str = "") -> str:
+    """The loop with 280 steps for whatever `suites` names, run by `call`."""
+    text = LIMITED.replace('SUITE = "libero_10"', f"{top}SUITE = {suites}").replace("LIMIT = 200", "LIMIT = 280")
+    return (
+        text.replace("def main():", "def evaluate(name):")
+        .replace("[SUITE]", "[name]")
+        .replace("    main()", f"    {call}")
+    )
+
+
+OPTION = "import argparse\nparser = argparse.ArgumentParser()\n"
+EACH = "for name in SUITE:\n        evaluate(name)"
+
+
+@pytest.mark.parametrize(
+    ("program", "severities"),
+    [
+        (_limited('["libero_spatial", "libero_object", "libero_10"]', EACH), ["fix"]),
+        (_limited("benchmark.get_benchmark_dict()", EACH), ["fix"]),
+        (
+            _limited(
+                "parser.parse_args().suites",
+                EACH,
+                f'{OPTION}parser.add_argument("--suites", nargs="+", default=["libero_object", "libero_10"])\n',
+            ),
+            ["fix"],
+        ),
+        (
+            _limited(
+                "parser.parse_args().suite",
+                top=f'{OPTION}parser.add_argument("--suite", default="libero_object", '
+                'choices=["libero_object", "libero_10"])\n',
+            ),
+            ["look"],
+        ),
+        (
+            _limited("len(os.listdir())", 'evaluate("libero_10") if SUITE else evaluate("libero_object")'),
+            ["look"],
+        ),
+        (_limited('["libero_spatial", "libero_object"]', EACH), []),
+        (_limited('"libero_object"'), []),
+    ],
+    ids=["literals", "the benchmark", "several by default", "an option", "a branch", "right for both", "only one"],
+)
+def test_a_limit_is_wrong_for_sure_where_a_suite_runs_by_default(
+    tmp_path: Path, program: str, severities: list[str]
+) -> None:
+    """The first suite's limit is right in each of them."""
+    (tmp_path / "loop.py").write_text(program, "utf-8")
+    result = lint_paths([tmp_path / "loop.py"], all_checks(), {}, tmp_path)
+    assert [one.severity.value for one in result.findings if one.code == "VD603"] == severities
+
+
+UNKNOWN_POLICY = """
+import os
+
+from libero.libero import benchmark, get_libero_path
+from libero.libero.envs import OffScreenRenderEnv
+from ours import load, policy
+
+
+def main():
+    suite = benchmark.get_benchmark_dict()["libero_object"]()
+    task = suite.get_task(0)
+    path = os.path.join(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)
+    env = OffScreenRenderEnv(bddl_file_name=path, camera_heights=256, camera_widths=256)
+    env.reset()
+    obs = env.set_init_state(suite.get_task_init_states(0)[0])
+    actions = load("demonstration")
+{body}
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        ("for action in actions:\n print(policy.predict(obs))\n obs, *_ = env.step(action)", False),
+        ("for sample in load('a'):\n a = sample['action']\n print(policy.predict(obs))\n obs, *_ = env.step(a)", False),
+        ("for t, a in enumerate(actions):\n print(policy.predict(obs) - a)\n obs, *_ = env.step(a)", False),
+        ("for t in range(len(actions)):\n policy.predict(obs)\n obs, *_ = env.step(actions[t])", False),
+        ("for one in load('all'):\n for a in one['actions']:\n  policy.predict(obs)\n  obs, *_ = env.step(a)", False),
+        ("for t in range(280):\n policy.see()\n obs, *_ = env.step(policy.queue.get())", True),
+        ("for t in range(280):\n for a in policy.predict():\n  obs, *_ = env.step(a)", True),
+        ("for t in range(280):\n chunk = policy.predict()\n for k in range(5):\n  obs, *_ = env.step(chunk[k])", True),
+        ("for a in policy.rollout():\n obs, *_ = env.step(a)", True),
+    ],
+)
+def test_replayed_actions_are_no_policys(tmp_path: Path, body: str, asked: bool) -> None:
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    (tmp_path / "loop.py").write_text(UNKNOWN_POLICY.replace("{body}", lines), "utf-8")
+    result = lint_paths([tmp_path / "loop.py"], all_checks(), {}, tmp_path)
+    assert any(one.code == "VD601" for one in result.findings) == asked
+
+
+@pytest.mark.parametrize(
+    ("call", "mended"),
+    [
+        ("cv2.flip(x, 0)", "cv2.flip(x, -1)"),
+        ("cv2.flip(x, flipCode=+1)", "cv2.flip(x, flipCode=-1)"),
+        ("cv2.flip(x, CODE)", None),  # what else the constant means is not known
+    ],
+)
+def test_a_flip_of_opencv_can_be_mended(tmp_path: Path, call: str, mended: str | None) -> None:
+    text = LOOP.replace("{top}", "import cv2\nCODE = 0\n").replace("{frame}", call).replace("{prompt}", PROMPT)
+    text = text.replace("{action}", "action[-1] = 1 - 2 * action[-1]")
+    (tmp_path / "loop.py").write_text(text, "utf-8")
+    result = lint_paths([tmp_path / "loop.py"], all_checks(), {}, tmp_path)
+    (found,) = [one for one in result.findings if one.code == "VD201"]
+    planned = plan_fixes([found], result.texts, unsafe=True)
+    assert [after.decode() for _, after in planned.files.values()] == ([text.replace(call, mended)] if mended else [])

@@ -43,10 +43,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Hop:
-    """One thing that was done to data on its way: `label` says what ("[::-1]"), `place` where."""
+    """One thing that was done to data on its way: `label` says what ("[::-1]"), `place` where.
+
+    `literal` is where a number in the call says how ("cv2.flip 0"), so that it can be replaced.
+    """
 
     label: str
     place: Place | None = None
+    literal: Place | None = None
 
     def __str__(self) -> str:
         return f"{self.label} {self.place}" if self.place else self.label

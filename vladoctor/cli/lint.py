@@ -94,12 +94,15 @@ def lint_command(
         planned = command.plan(linted, unsafe=unsafe_fixes)
         outputs.put(planned.diff())
         left = 0 if unsafe_fixes else len(command.plan(linted, unsafe=True).fixed) - len(planned.fixed)
-        print(_would(planned, left), file=sys.stderr)
+        print("; ".join([_would(planned, left), *_without_fix(linted)]), file=sys.stderr)
         return FINDINGS if planned.files else 0
+    from vladoctor.report.reported import shown
+
     notes: list[str] = []
     if fix:
         linted, mended = command.mend(places, config, linted, unsafe=unsafe_fixes)
-        notes += _told(mended)
+        notes += [*_told(mended), *_without_fix(linted)]
+    notes += [f"{shown(cell.place)}: left out, {cell.reason}" for cell in linted.result.left_out]
     _deliver(linted, outputs, notes, abstentions=show_abstentions, statistics=statistics)
     return linted.exit_status
 
@@ -139,6 +142,11 @@ def _told(mended: Mended) -> list[str]:
         place = f"{shown(finding.place)}: " if finding.place else ""
         told.append(f"{place}{finding.code} is not mended: {why}")
     return told
+
+
+def _without_fix(linted: Linted) -> list[str]:
+    count = sum(one.finding.fix is None for one in linted.report.counted)
+    return [f"{count} {'finding has' if count == 1 else 'findings have'} no fix, only advice"] if count else []
 
 
 def _would(planned: Mended, unsafe: int) -> str:

@@ -15,7 +15,6 @@ from vladoctor.lint.config import LintConfig
 from vladoctor.lint.fixes import Mended, plan_fixes
 from vladoctor.lint.result import LintResult
 from vladoctor.lint.run import lint_paths
-from vladoctor.lint.sources import walk
 from vladoctor.lint.suppress import Ignores, matches
 from vladoctor.profiles import load_profile
 from vladoctor.report.reported import BASELINE, COMMENT, CONFIGURATION, Report, Trouble, of_lint
@@ -56,8 +55,7 @@ def lint(paths: Sequence[Path], config: LintConfig, *, baseline: bool = True) ->
                 "there is no such file or folder", where=str(path), remedy="name a script, notebook or folder"
             )
     checks = selected(config)
-    files = [file for file in walk(paths) if not config.excluded(str(file))] if config.exclude else paths
-    found = judge(files, checks, config.thresholds, config.root, config.profile_of)
+    found = judge(paths, checks, config.thresholds, config.root, config.profile_of, config.excluded)
     return accept(found, config, checks, baseline=baseline)
 
 
@@ -67,16 +65,18 @@ def judge(
     thresholds: Mapping[str, Mapping[str, float]],
     root: Path,
     profile_of: Callable[[str], str],
+    excluded: Callable[[str], bool] | None = None,
 ) -> LintResult:
     """What the engine finds, held against another profile where one is named.
 
     Args:
         profile_of: file of a loop -> the profile that is wanted for it, or "".
+        excluded: file -> whether the settings leave it out.
 
     Raises:
         UserError: a profile is none.
     """
-    result = lint_paths(paths, checks, thresholds, root)
+    result = lint_paths(paths, checks, thresholds, root, excluded=excluded)
     loops = []
     for loop in result.loops:
         name = profile_of(loop.facts.place.file)

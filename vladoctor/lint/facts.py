@@ -298,6 +298,7 @@ class SourceFacts:
         files: every file that was followed.
         family, environment, suites: as inferred, empty where not known; environment as profiles name it ("libero",
             "simplerenv"), or "real". suites: those that the loop can run.
+        default_suites: those that it runs where no option is given.
         checkpoint: id or path of the model's weights.
         images, prompt: of the query. Of a client they are what is sent.
         action, decode, unnorm_key, chunk: of the answer.
@@ -327,6 +328,7 @@ class SourceFacts:
     family: str = ""
     environment: str = ""
     suites: tuple[str, ...] = ()
+    default_suites: tuple[str, ...] = ()
     checkpoint: Fact[str] = field(default_factory=Fact)
     images: tuple[ImageSlot, ...] = ()
     prompt: Fact[Prompt] = field(default_factory=Fact)

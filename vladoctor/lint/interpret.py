@@ -1464,6 +1464,8 @@ class Interpreter:
         if isinstance(value, Thing) and value.kind == "sequence":
             found = value.info.get("items")
             return found if found is None else tuple(found)
+        if isinstance(value, Thing) and value.kind == "benchmarks":
+            return tuple(Const(name) for name in library.SUITES)
         if isinstance(value, Const) and isinstance(value.value, str) and len(value.value) <= UNROLLED:
             return tuple(Const(letter) for letter in value.value)
         return None

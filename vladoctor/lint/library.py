@@ -94,6 +94,9 @@ def canonical(name: str) -> str:
 
 is_suite = robots.is_suite
 
+SUITES = robots.SUITES[:5]
+"""Those with a published limit; the sixth, libero_100, is what the last two together are."""
+
 
 def key_of(value: Value) -> Any:
     """What a value is as a key of a dict; None where that is not known."""

@@ -99,7 +99,7 @@ def _driven(step: Event, asked_in: set[int]) -> bool:
         return True
     if "constant" in made_of:
         return False
-    if not any(isinstance(option, Unknown) for _, option in options(step.data["action"])):
+    if not any(isinstance(option, Unknown) for _, option in options(step.data["action"])) or _replayed(step):
         return False
     if any(id(loop.node) in asked_in for loop in step.loops[-2:]):
         return True
@@ -107,6 +107,61 @@ def _driven(step: Event, asked_in: set[int]) -> bool:
 
 
 _ASKS = re.compile(r"predict|polic|agent|infer|select_action|get_action|(^|_)act$", re.I)
+
+
+_COUNTS = frozenset({"range", "trange", "count", "arange"})
+
+
+def _replayed(step: Event) -> bool:
+    """Whether a step executes an item of a sequence that was there before the loop, as a replayed demonstration is.
+
+    Told from the loops' own text: what the action is made of in them, back to what a `for` takes it from.
+    """
+    call = step.node
+    loops = [loop.node for loop in step.loops if loop.source is step.source and _within(call, loop.node)]
+    if not isinstance(call, ast.Call) or not loops:
+        return False
+    made: dict[str, list[ast.expr]] = {}
+    taken: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(loops[0]):
+        if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+            counts = any(isinstance(one, ast.Call) and _last(one.func) in _COUNTS for one in ast.walk(node.iter))
+            for name in _names(node.target):
+                (made if counts else taken).setdefault(name, []).append(node.iter)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and node.value is not None:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for name in _names(target):
+                    made.setdefault(name, []).append(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            for name in _names(node.func.value):  # plan.extend(policy(observation))
+                made.setdefault(name, []).extend(node.args)
+    found = False
+    left: list[ast.expr] = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg == "action")]
+    done: set[str] = set()
+    while left:
+        expression = left.pop()
+        if _asks(expression):
+            return False
+        for node in ast.walk(expression):
+            if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+                found |= node.value.id not in made and node.value.id not in taken
+        for name in _names(expression) - done:
+            done.add(name)
+            found |= name in taken
+            left += made.get(name, []) + taken.get(name, [])
+    return found
+
+
+def _within(node: ast.AST, loop: ast.AST) -> bool:
+    return any(node is one for one in ast.walk(loop))
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+
+
+def _last(func: ast.expr) -> str:
+    return func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
 
 
 def _asks(loop: ast.AST) -> bool:
@@ -186,7 +241,7 @@ class _Reader:
         self.env = next((s.data["env"] for s in steps if isinstance(s.data.get("env"), Thing)), None)
         self.family = self._family()
         self.environment = self._environment()
-        self.suite, self.suites = self._suites()
+        self.suite, self.suites, self.default_suites = self._suites()
 
     def facts(self, kind: str) -> SourceFacts:
         """All of them."""
@@ -204,6 +259,7 @@ class _Reader:
             family=self.family,
             environment=self.environment,
             suites=self.suites,
+            default_suites=self.default_suites,
             checkpoint=checkpoint,
             images=self._images(),
             prompt=self._prompt(),
@@ -264,21 +320,25 @@ class _Reader:
             return "simplerenv"
         return ""
 
-    def _suites(self) -> tuple[str, tuple[str, ...]]:
-        """The suite that runs by default and those that can be run."""
-        default, possible = "", []
-        values = [event.data["value"] for event in self.events if event.kind == "suite"]
-        values += [event.data["suite"] for event in self.queries if event.data.get("suite") is not None]
-        for value in values:
-            for _, option in options(value):
+    def _suites(self) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """The suite that runs first by default, those that can be run, and all that run by default."""
+        default, possible, run = "", [], []
+        named = [(event, event.data["value"]) for event in self.events if event.kind == "suite"]
+        named += [(event, event.data["suite"]) for event in self.queries if event.data.get("suite") is not None]
+        for event, value in named:
+            # What stands under a condition that is not known, or behind the first of several choices, may never run.
+            certain = all(self.interp.truth(one.value) is one.holds for one in event.conditions)
+            for nth, (_, option) in enumerate(options(value)):
                 if isinstance(option, Const) and robots.is_suite(option.value):
                     default = default or option.value
+                    if certain and not nth:
+                        run.append(option.value)
                     possible.append(option.value)
                     if option.origin:
                         possible.extend(name for name in option.choices or robots.SUITES[:5] if robots.is_suite(name))
                 elif isinstance(option, Unknown):
                     possible.extend(robots.SUITES[:5])
-        return default, tuple(dict.fromkeys(possible))
+        return default, tuple(dict.fromkeys(possible)), tuple(dict.fromkeys(run))
 
     def _checkpoint(self) -> Fact[str]:
         where = self.query.data.get("where")

@@ -17,7 +17,7 @@ NOTHING, FINDINGS, FAILED = 0, 1, 2
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was not read, and why: it does not parse, it is no text, it took too long."""
+    """A file, or a cell of one, that was not read, and why: it does not parse, it is no text, it took too long."""
 
     place: Place
     reason: str
@@ -31,6 +31,7 @@ class LintResult:
         loops: one for each evaluation loop that was found, in the order of file and line.
         files: how many files were looked at.
         skipped: those that could not be read.
+        left_out: cells of notebooks that do not parse; the others of their notebooks were read.
         suppressed: findings that a comment, the configuration or a baseline accepts; not in `findings`.
         texts: file -> its text, of every file that a finding names, for excerpts.
         fail_on: the mildest severity that makes the exit status 1.
@@ -39,6 +40,7 @@ class LintResult:
     loops: Sequence[SourceDiagnosis] = ()
     files: int = 0
     skipped: Sequence[Skipped] = ()
+    left_out: Sequence[Skipped] = ()
     suppressed: Sequence[Finding] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     fail_on: Severity = Severity.LOOK

@@ -30,6 +30,7 @@ def lint_paths(
     thresholds: Mapping[str, Mapping[str, float]] | None = None,
     root: Path | None = None,
     profile_of: Callable[[str], str] | None = None,
+    excluded: Callable[[str], bool] | None = None,
 ) -> LintResult:
     """Lint scripts, packages and notebooks.
 
@@ -39,15 +40,16 @@ def lint_paths(
         thresholds: code -> overridden limits.
         root: the project's folder, up to which imports are looked for; by default the working folder.
         profile_of: file of a loop -> name of the profile that it is judged by, "" where that is to be inferred.
+        excluded: file -> whether it is not even looked at.
     """
-    reading = _Reading(root or Path.cwd())
+    reading = _Reading(root or Path.cwd(), excluded)
     facts = [_with_profile(one, profile_of) for one in reading.facts(paths)]
     diagnoses = [diagnose_source(one, checks, thresholds) for one in facts]
     diagnoses = list(_once(diagnoses))
     named = {place.file for one in diagnoses for finding in one.findings if (place := finding.place) is not None}
     named |= {hop.place.file for one in diagnoses for f in one.findings for hop in f.trail if hop.place is not None}
     texts = {name: reading.texts[name] for name in sorted(named) if name in reading.texts}
-    return LintResult(tuple(diagnoses), reading.files, tuple(reading.skipped), texts=texts)
+    return LintResult(tuple(diagnoses), reading.files, tuple(reading.skipped), tuple(reading.left_out), texts=texts)
 
 
 def _with_profile(facts: SourceFacts, profile_of: Callable[[str], str] | None) -> SourceFacts:
@@ -80,16 +82,20 @@ def _failed(file: SourceFile, error: Exception) -> Skipped:
 class _Reading:
     """One run over some paths."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, excluded: Callable[[str], bool] | None = None) -> None:
         self.sources = Sources(root)
+        self.excluded = excluded or (lambda _: False)
         self.skipped: list[Skipped] = []
+        self.left_out: list[Skipped] = []
         self.files = 0
         self.texts: dict[str, str] = {}
         self._matters: dict[str, bool] = {}
 
     def facts(self, paths: Sequence[Path]) -> Iterator[SourceFacts]:
         """Loops in the order of their files: programs first, then what no program reached."""
-        candidates = [file for path in walk(paths) if (file := self._candidate(path)) is not None]
+        named = {absolute(path) for path in paths}
+        wanted = [path for path in walk(paths) if not self.excluded(str(path))]
+        candidates = [file for path in wanted if (file := self._candidate(path, absolute(path) in named)) is not None]
         visited: set[int] = set()
         found: list[tuple[int, SourceFacts]] = []
         order = {absolute(file.path): index for index, file in enumerate(candidates)}
@@ -105,17 +111,22 @@ class _Reading:
                 seen.add((one.place.file, one.place.line))
                 yield one
 
-    def _candidate(self, path: Path) -> SourceFile | None:
+    def _candidate(self, path: Path, named: bool) -> SourceFile | None:
+        """A file that can hold a loop; of those that cannot, one that somebody named is at least parsed."""
         self.files += 1
         data = read_bytes(path)
         if isinstance(data, Skipped):
             self.skipped.append(data)
             return None
-        if not may_matter(data) and not (may_lead(data) and self._leads(path, data)):
+        matters = may_matter(data) or (may_lead(data) and self._leads(path, data))
+        if not matters and not named:
             return None
         file = parse(path, data)
         if isinstance(file, Skipped):
             self.skipped.append(file)
+            return None
+        self.left_out += file.left_out
+        if not matters:
             return None
         self.sources.add(file)
         return file

@@ -14,7 +14,7 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class SourceFile:
         tree: the module.
         cells: of a notebook, (number of the code cell, its first line in `text`), in order; empty for a script.
         lines: of `text`.
+        left_out: cells of a notebook that do not parse.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class SourceFile:
     tree: ast.Module
     cells: tuple[tuple[int, int], ...] = ()
     lines: tuple[str, ...] = field(default=(), repr=False)
+    left_out: tuple[Skipped, ...] = ()
 
     def place(self, node: ast.AST) -> Place:
         """Where a node stands. Columns are in characters, as `Place` counts them."""
@@ -208,15 +210,17 @@ def _notebook(path: Path, data: bytes) -> SourceFile | Skipped:
         return Skipped(Place(str(path)), f"is no notebook: {type(error).__name__} {error}")
     lines: list[str] = []
     cells: list[tuple[int, int]] = []
+    left_out: list[Skipped] = []
     for number, text in enumerate(texts, 1):
         body = _without_magics(text.replace("\r\n", "\n").split("\n"))
-        try:
-            ast.parse("\n".join(body))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        found = _parsed(path, "\n".join(body), ((number, 1),))
+        if isinstance(found, Skipped):
+            left_out.append(Skipped(replace(found.place, cell=number), found.reason))
             body = [""] * len(body)  # one broken cell does not hide the others
         cells.append((number, len(lines) + 1))
         lines.extend(body)
-    return _parsed(path, "\n".join(lines), tuple(cells))
+    whole = _parsed(path, "\n".join(lines), tuple(cells))
+    return replace(whole, left_out=tuple(left_out)) if isinstance(whole, SourceFile) else whole
 
 
 def _without_magics(lines: list[str]) -> list[str]:

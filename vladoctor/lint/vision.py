@@ -646,7 +646,19 @@ def _cv_flip(interp: Interpreter, image: Image, args: Args, kwargs: Kwargs, node
     if not isinstance(code, int):
         return replace(image, way=replace(image.way, element=None))
     element = "flip-vertical" if code == 0 else "flip-horizontal" if code > 0 else "rot180"
-    return arrays.turned(image, element, interp.hop(f"cv2.flip {code}", node))
+    hop = interp.hop(f"cv2.flip {code}", node)
+    written = _written(node, 1, "flipCode")
+    return arrays.turned(image, element, replace(hop, literal=interp.source.place(written)) if written else hop)
+
+
+def _written(call: ast.AST, nth: int, name: str) -> ast.expr | None:
+    """The number that stands in a call itself as an argument; None where it is anything but a literal."""
+    if not isinstance(call, ast.Call) or any(isinstance(one, ast.Starred) for one in call.args):
+        return None
+    named = [keyword.value for keyword in call.keywords if keyword.arg == name]
+    found = named[0] if named else call.args[nth] if len(call.args) > nth else None
+    inner = found.operand if isinstance(found, ast.UnaryOp) else found
+    return found if isinstance(inner, ast.Constant) else None
 
 
 def _cv_rotate(interp: Interpreter, image: Image, args: Args, kwargs: Kwargs, node: ast.AST) -> Value:
