@@ -46,7 +46,8 @@ program of which nothing at all was recorded has no episode to judge; the report
 - ros2/ros2cli ros2doctor/api/__init__.py: a check that raises is dropped from the total, so that "all passed" can mean
   that half of them crashed.
 - Farama-Foundation/Gymnasium gymnasium/utils/env_checker.py: looks at the first step only, and passes.
-- MCAP's closing record, by which a recording that was cut off is told: https://mcap.dev/spec#data-end-op0x0f
+- MCAP's closing record, by which a recording that was cut off is told, and the checksums of its chunks, by which one
+  that is damaged is: https://mcap.dev/spec#data-end-op0x0f
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict, all_checks
-from vladoctor.facts.coverage import ROOM, RUN_ON, SEEN, STOPPED, UNSEEN, Coverage, coverage, sentence
+from vladoctor.facts.coverage import COPY, ROOM, RUN_ON, SEEN, STOPPED, UNSEEN, Coverage, coverage, sentence
 from vladoctor.facts.links import action_links
 from vladoctor.facts.serving import policy_alone
 
@@ -99,11 +100,16 @@ def _cut_off(facts: Facts) -> Problem | None:
     if "recording stopped" in stopped:
         full = any(word in stopped for word in ("OSError", "No space", "too large", "quota"))
         what, remedy = f"The {stopped}", ROOM if full else STOPPED
+    elif "damaged" in episode.damage:
+        last_read = f" (the last step that could be read is {last})" if episode.steps else ""
+        what, remedy = f"The recording {episode.damage}{last_read}", COPY
+    elif episode.damage:
+        what, remedy = f"The recording {episode.damage}", f"{RUN_ON} {ROOM}"
     else:
         ends = f"after step {last}" if episode.steps else "before its first step"
         what, remedy = f"The recording ends {ends} without its closing record", f"{RUN_ON} {ROOM}"
     return Problem(
-        message=f"{what}; nothing is known of what came after.",
+        message=f"{what}; nothing is known of {'what was lost' if episode.damage else 'what came after'}.",
         remedy=remedy,
         severity=Severity.LOOK,
         first_step=last,

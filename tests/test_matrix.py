@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -231,6 +232,25 @@ def test_a_matrix_is_told_in_tables_and_in_short(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "its code found 4/6 = 67 %" in shown
     assert "  unnorm-bridge (VD501): VD501 1/2, none 1/2" in shown
+
+
+def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:
+    found = counted()
+    one = {**found, "rows": found["rows"][:1], "planned": 1, "complete": False}
+    one["total"] = {**found["total"], "faults": 1, "trials": 1}
+    one["healthy"] = {**found["healthy"], "episodes": 1}
+    print_matrix(one)
+    shown = capsys.readouterr().out
+    assert shown.startswith("1 of 1 row, ")
+    assert "1 fault, 1 trial: " in shown
+    assert "1 healthy episode: " in shown
+    assert "Interrupted: 1 of 1 row is complete." in to_markdown(one)
+
+
+def test_progress_counts_rows() -> None:
+    told = io.StringIO()
+    make_display(told).start(1, 0)
+    assert told.getvalue() == "1 row\n"
 
 
 def test_nothing_counted_is_no_number() -> None:

@@ -83,6 +83,25 @@ def test_the_trace_gives_the_same_report_again(healthy: RunResult) -> None:
     assert json.dumps(first["episodes"], sort_keys=True) == json.dumps(second["episodes"], sort_keys=True)
 
 
+def test_a_recording_that_was_damaged_later_is_judged_up_to_there(healthy: RunResult, tmp_path: Path) -> None:
+    """And is not taken for one that was cut off; of which it has the same steps."""
+    assert healthy.folder is not None
+    (trace,) = find_traces(healthy.folder)
+    data = bytearray(trace.read_bytes())
+    (tmp_path / "cut.mcap").write_bytes(data[: len(data) // 2])
+    data[len(data) // 2] ^= 0x10
+    (tmp_path / "damaged.mcap").write_bytes(data)
+    (tmp_path / "empty.mcap").touch()
+    cut, damaged, empty = (read_episode(tmp_path / f"{name}.mcap") for name in ("cut", "damaged", "empty"))
+    assert 10 < len(damaged.steps) == len(cut.steps) < len(read_episode(trace).steps)
+    assert (cut.damage, empty.damage) == ("", "is empty: its file has no bytes")
+    assert damaged.damage.startswith("is damaged at byte ")
+    told = replay_session([tmp_path / "damaged.mcap"]).diagnoses[0]
+    assert told.evidence_missing[0] == f"the recording {damaged.damage}"
+    assert [finding.code for finding in told.findings] == ["VD902"]
+    assert damaged.damage in told.findings[0].message
+
+
 def test_replay_judges_by_the_run_that_made_the_trace(policy: Any, tmp_path: Path) -> None:
     spec = spec_of(horizon=3)
     spec = replace(

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import resource
 import signal
 import struct
@@ -285,15 +286,89 @@ def chunk_ends(data: bytes) -> list[int]:
     return ends
 
 
-def test_a_damaged_chunk_ends_the_trace(tmp_path: Path) -> None:
+def chunk_starts(data: bytes) -> list[int]:
+    starts, position = [], 8
+    while position + 9 <= len(data):
+        if data[position] == 6:
+            starts.append(position)
+        position += 9 + int.from_bytes(data[position + 1 : position + 9], "little")
+    return starts
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("place", ["content", "checksum", "kind", "length", "overwritten"])
+def test_a_damaged_chunk_ends_the_trace(tmp_path: Path, place: str, closed: bool) -> None:
+    """At the byte where it begins; whether the recording was closed is seen at its end, and not here."""
     path = write(tmp_path / "episode.mcap", steps=4, settle=0)
     data = bytearray(path.read_bytes())
-    ends = chunk_ends(bytes(data))
-    data[ends[2] + 400] ^= 0x40
+    start = chunk_starts(bytes(data))[3]
+    if not closed:
+        del data[chunk_ends(bytes(data))[3] :]
+    size = len(data)
+    match place:
+        case "content":
+            data[start + 400] ^= 0x40
+        case "checksum":
+            data[start + 9 + 24] ^= 1
+        case "kind":
+            data[start] = 0x46
+        case "length":
+            data[start + 7] ^= 1  # longer than the file
+        case "overwritten":
+            data[start : start + 200] = bytes(200)
     path.write_bytes(data)
     episode = read_episode(path)
     assert [one.number for one in episode.steps] == [0, 1]
     assert episode.truncated
+    # Of a file that nobody closed it is not known how long it was, so a record may as well have been cut.
+    cut = place == "length" and not closed
+    assert episode.damage == ("" if cut else f"is damaged at byte {start:,} of {size:,}")
+    assert episode.outcome.ended == "interrupted"
+
+
+def test_messages_that_are_gone_are_missed(tmp_path: Path) -> None:
+    """A chunk that reads as another kind of record is passed over; the closing knows how many messages there were."""
+    path = write(tmp_path / "episode.mcap", steps=4, settle=0)
+    data = bytearray(path.read_bytes())
+    before = len(read_episode(path).steps)
+    data[chunk_starts(bytes(data))[2]] = 7
+    path.write_bytes(data)
+    episode = read_episode(path)
+    assert len(episode.steps) == before - 1
+    assert episode.truncated
+    assert re.fullmatch(r"is damaged: \d+ of its messages are missing", episode.damage)
+
+
+def test_any_bit_that_flips_is_told_or_does_no_harm(tmp_path: Path) -> None:
+    path = write(tmp_path / "episode.mcap", steps=2, settle=0)
+    data, whole = path.read_bytes(), read_episode(path)
+    header = data.index(b"vladoctor/") + 11
+    for place in range(header, len(data), 7):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        episode = read_episode(path)
+        same = [one.executed for one in episode.steps] == [one.executed for one in whole.steps]
+        assert episode.damage or (same and (episode.run, episode.task) == (whole.run, whole.task)), place
+        assert episode.truncated == bool(episode.damage), place
+
+
+@pytest.mark.parametrize("room", [0, 1, 9, 4096])
+def test_a_cut_with_room_behind_it_is_no_damage(tmp_path: Path, room: int) -> None:
+    """A file system that lost power can leave zeros where nothing was written."""
+    path = write(tmp_path / "episode.mcap", steps=4, settle=0)
+    data = path.read_bytes()
+    path.write_bytes(data[: chunk_ends(data)[2]] + bytes(room))
+    episode = read_episode(path)
+    assert (len(episode.steps), episode.truncated, episode.damage) == (2, True, "")
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "episode.mcap"
+    path.touch()
+    episode = read_episode(path)
+    assert episode.truncated
+    assert episode.damage == "is empty: its file has no bytes"
 
 
 def test_a_killed_process_loses_nothing_that_was_written(tmp_path: Path) -> None:

@@ -82,6 +82,26 @@ def test_a_recording_that_was_cut_off(note: str, remedy: str) -> None:
     assert remedy in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("damage", "steps", "message", "remedy"),
+    [
+        (
+            "is damaged at byte 9,000 of 20,000",
+            True,
+            "The recording is damaged at byte 9,000 of 20,000 (the last step that could be read is 11); nothing is "
+            "known of what was lost.",
+            "Copy the recording again",
+        ),
+        ("is empty: its file has no bytes", False, "The recording is empty: its file has no bytes; ", "SIGTERM"),
+    ],
+)
+def test_a_recording_that_is_damaged_or_empty(damage: str, steps: bool, message: str, remedy: str) -> None:
+    episode = replace(whole(), truncated=True, damage=damage)
+    found = problem(episode if steps else replace(episode, steps=[]))
+    assert found.message.startswith(message)
+    assert remedy in found.remedy
+
+
 def test_a_recording_without_a_step_says_only_that() -> None:
     found = problem(replace(whole(), truncated=True, steps=[]))
     assert found.message.startswith("The recording ends before its first step")

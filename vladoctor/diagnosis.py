@@ -111,7 +111,7 @@ class Diagnosis:
         """Why some checks could say nothing: what was not recorded."""
         reasons = [f"{r.code} {r.name}: {a.reason}" for r in self.results for a in r.abstentions if a.missing]
         if self.episode.truncated:
-            reasons.insert(0, "the recording ends without its closing record")
+            reasons.insert(0, f"the recording {self.episode.damage or 'ends without its closing record'}")
         return tuple(reasons)
 
 

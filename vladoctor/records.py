@@ -168,7 +168,10 @@ class Episode:
             camera-to-world, MuJoCo axes: x right, y up, looking along -z), "fovy_deg": vertical field of view,
             "height", "width"}, from the simulator.
         notes: what could not be recorded and why, one sentence each.
-        truncated: the recording ends without its closing record (killed, or the disk was full).
+        truncated: the recording ends without its closing record (killed, or the disk was full), or does not hold
+            everything that was recorded.
+        damage: what is wrong with the recording's file where it is not just cut off: "is damaged at byte 9,000 of
+            20,000". Empty where nothing is; never without `truncated`.
     """
 
     run: Mapping[str, Any]
@@ -178,6 +181,7 @@ class Episode:
     truncated: bool = False
     source: str = ""
     notes: Sequence[str] = ()
+    damage: str = ""
 
     @property
     def name(self) -> str:

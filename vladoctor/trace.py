@@ -389,7 +389,7 @@ def pictures_of(step: Step) -> Iterator[Frame]:
 
 
 def read_episode(path: Path | str) -> Episode:
-    """Read a trace, as far as it goes.
+    """Read a trace, as far as it goes: up to where it was cut off, or up to the first place where it is damaged.
 
     Step numbers are counted from the first query; steps before it are negative, all of them if there is none. Pictures
     are loaded when they are looked at: from memory, or once `Frame.release` was called, from the file.
@@ -411,7 +411,8 @@ def read_episode(path: Path | str) -> Episode:
     notes: Sequence[str] = ()
     steps: list[Step] = []
     images: dict[str, _Place] = {}
-    for topic, place in _messages(_Data(data, path)):
+    messages, damage = _messages(_Data(data, path))
+    for topic, place in messages:
         if topic == "/step":
             steps.append(_read_step(decode_json(_bytes_at(place)), images))
             images = {}
@@ -431,9 +432,10 @@ def read_episode(path: Path | str) -> Episode:
         task,
         steps,
         outcome or Outcome("interrupted", False, sum(step.number >= 0 for step in steps)),
-        truncated=outcome is None,
+        truncated=outcome is None or bool(damage),
         source=str(path),
         notes=tuple(notes),
+        damage=damage,
     )
 
 
@@ -701,15 +703,56 @@ def _bytes_at(place: _Place) -> bytes:
     return data.part(start, stop)
 
 
-def _messages(whole: _Data) -> list[tuple[str, _Place]]:
-    """Topic and place of every whole and undamaged chunk's messages, up to the first chunk that is not.
+def _messages(whole: _Data) -> tuple[list[tuple[str, _Place]], str]:
+    """Topic and place of every message up to the first record that is not whole and undamaged; and the damage, if any.
+
+    A file that was cut off ends within a record, or with the zeros of room that it was given and did not use. Anything
+    else is damage: a closing that stands behind a record longer than the file, a chunk with another checksum, a record
+    of no kind, messages that the closing counts and that are not there.
 
     mcap's own reader would take a record that is cut short for a shorter one, and four times as long.
     """
-    found: list[tuple[str, _Place]] = []
-    with suppress(McapError, ValueError, LookupError, struct.error):
-        _gather_messages(whole, len(_MAGIC), len(whole.held), {}, found)
-    return found
+    held, found, topics = whole.held, list[tuple[str, _Place]](), dict[int, str]()
+    if not held:
+        return found, "is empty: its file has no bytes"
+    position, damaged = len(_MAGIC), False
+    try:
+        while position + _RECORD.size <= len(held):
+            opcode, length = _RECORD.unpack_from(held, position)
+            start = position + _RECORD.size
+            end = start + length
+            if end > len(held):
+                damaged = held.endswith(_MAGIC)
+                break
+            if opcode == _DATA_END:
+                missing = _counted(held) - len(found)
+                return found, f"is damaged: {missing} of its messages are missing" if missing > 0 else ""
+            if opcode == _ONE_CHUNK:
+                _gather_messages(*_chunk(whole, start, end), topics, found)
+            elif opcode in (_ONE_CHANNEL, _ONE_MESSAGE):
+                _gather_messages(whole, position, end, topics, found)
+            elif opcode not in _OPCODES and opcode < _PRIVATE:
+                raise ValueError("a record of no kind")
+            position = end
+    except (McapError, ValueError, LookupError, struct.error):
+        damaged = bool(held[position:].strip(b"\0"))
+    return found, f"is damaged at byte {position:,} of {len(held):,}" if damaged else ""
+
+
+def _counted(held: bytes) -> int:
+    """How many messages a file was closed with; 0 where its closing is damaged itself or does not say so."""
+    footer = len(held) - len(_MAGIC) - _FOOTER.size
+    if footer < 0:
+        return 0
+    opcode, _, position, _, checksum = _FOOTER.unpack_from(held, footer)
+    intact = opcode == _ONE_FOOTER and zlib.crc32(memoryview(held)[position : footer + _FOOTER.size - 4]) == checksum
+    while intact and len(_MAGIC) < position < footer:
+        opcode, length = _RECORD.unpack_from(held, position)
+        position += _RECORD.size
+        if opcode == _ONE_STATISTICS:
+            return int.from_bytes(held[position : position + 8], "little")
+        position += length
+    return 0
 
 
 def _gather_messages(
@@ -720,15 +763,11 @@ def _gather_messages(
         opcode, length = head(held, position)
         start = position + size
         position = start + length
-        if position > end or opcode == _DATA_END:
+        if position > end:
             return
-        if opcode == _ONE_INDEX:
-            continue
         if opcode == _ONE_MESSAGE:
             topic = topics[held[start] | held[start + 1] << 8]
             found.append((topic, (data, start + _IN_MESSAGE, position)))
-        elif opcode == _ONE_CHUNK:
-            _gather_messages(*_chunk(data, start, position), topics, found)
         elif opcode == _ONE_CHANNEL:
             number, _, length = _CHANNEL_HEAD.unpack_from(held, start)
             topics[number] = held[start + _CHANNEL_HEAD.size :][:length].decode()
@@ -757,8 +796,14 @@ def _chunk(data: _Data, start: int, stop: int) -> _Place:
 
 # As numbers: to compare members of an enumeration takes several times as long.
 _ONE_MESSAGE, _ONE_CHUNK = int(Opcode.MESSAGE), int(Opcode.CHUNK)
-_ONE_CHANNEL, _ONE_INDEX, _DATA_END = int(Opcode.CHANNEL), int(Opcode.MESSAGE_INDEX), int(Opcode.DATA_END)
+_ONE_CHANNEL, _DATA_END = int(Opcode.CHANNEL), int(Opcode.DATA_END)
+_ONE_STATISTICS, _ONE_FOOTER = int(Opcode.STATISTICS), int(Opcode.FOOTER)
+_OPCODES = frozenset(int(opcode) for opcode in Opcode)
+_PRIVATE = 0x80
+"""From here on opcodes are free for extensions, which a reader passes over."""
+
 _RECORD = struct.Struct("<BQ")
+_FOOTER = struct.Struct("<BQQQI")
 _CHUNK_HEAD = struct.Struct("<QQQII")
 _CHANNEL_HEAD = struct.Struct("<HHI")
 _IN_MESSAGE = 22

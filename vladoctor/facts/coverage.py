@@ -45,7 +45,7 @@ ELSEWHERE = (
     "(actions) can be seen"
 )
 BY_DATA = "the query was told of by hand (doctor.asked), with what the program itself knows of it"
-CUT_OFF = "the recording was cut off, and with it what it says of pictures that were left out"
+CUT_OFF = "the recording was cut off or damaged, and with it what it says of pictures that were left out"
 NO_QUERY = "no policy that vladoctor knows was asked"
 NO_ENVIRONMENT = "no environment was stepped in this process: it is the policy's alone"
 NOT_IDS = "no ids of an action were seen: the policy answers in numbers, or decodes where there is no tap"
@@ -74,6 +74,10 @@ ROOM = (
     "less: `trace: {full_every: 0}`."
 )
 RUN_ON = "Let the program end by itself, or end it with SIGTERM or Ctrl-C: then the recording is closed."
+COPY = (
+    "Copy the recording again from where it was made and compare the sizes; if it is the original, its disk is not to "
+    "be trusted. What stands before the damage is judged."
+)
 STOPPED = "This is a defect of a tap, not of your loop. Please report it with the line above."
 
 

@@ -254,6 +254,7 @@ def _episode(diagnosis: Diagnosis, folder: Path | None) -> dict[str, Any]:
         "steps": outcome.steps,
         "error": outcome.error or None,
         "truncated": episode.truncated,
+        "damage": episode.damage or None,
         "trace": trace_name(episode, folder),
         "findings": [finding.to_json() for finding in diagnosis.findings],
         "checks": [_check(check) for check in diagnosis.results],

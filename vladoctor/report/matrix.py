@@ -17,6 +17,7 @@ from rich.text import Text
 
 from vladoctor.check import Stage
 from vladoctor.matrix import HEALTHY, Display, share
+from vladoctor.report.console import plural
 from vladoctor.report.json import to_text, write_atomically
 
 VERSIONS = ("python", "torch", "transformers", "mujoco", "robosuite", "numpy")
@@ -253,7 +254,8 @@ def _crashed(found: Mapping[str, Any]) -> str:
 def _incomplete(found: Mapping[str, Any]) -> list[str]:
     if found["complete"]:
         return []
-    return [f"Interrupted: {len(found['rows'])} of {found['planned']} rows are complete.", ""]
+    count, planned = len(found["rows"]), plural(found["planned"], "row")
+    return [f"Interrupted: {count} of {planned} {'is' if count == 1 else 'are'} complete.", ""]
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -292,17 +294,17 @@ def print_matrix(found: Mapping[str, Any], *, reports: Sequence[Path] = (), stre
     out = stream or sys.stdout
     total, healthy = found["total"], found["healthy"]
     lines = [
-        f"{len(found['rows'])} of {found['planned']} rows" + (f", {total['crashed']} crashed" * bool(total["crashed"]))
+        f"{len(found['rows'])} of {plural(found['planned'], 'row')}"
+        + (f", {total['crashed']} crashed" * bool(total["crashed"]))
     ]
     if total["trials"]:
         lines += [
-            f"{total['faults']} faults, {total['trials']} trials: its code found {rate(total['recall'])}, "
-            f"first {rate(total['right_first'])}",
+            f"{plural(total['faults'], 'fault')}, {plural(total['trials'], 'trial')}: its code found "
+            f"{rate(total['recall'])}, first {rate(total['right_first'])}",
         ]
     if healthy["episodes"]:
-        plural = "episode" if healthy["episodes"] == 1 else "episodes"
         lines += [
-            f"{healthy['episodes']} healthy {plural}: success {rate(healthy['success'])}",
+            f"{plural(healthy['episodes'], 'healthy episode')}: success {rate(healthy['success'])}",
             f"  with a finding to stop or fix: {alarms(healthy['alarms'], healthy['alarm_bound'])}",
             f"  with nothing but a look: {alarms(healthy['looks'], healthy['look_bound'])}",
         ]
@@ -339,7 +341,7 @@ class _Lines:
 
     def start(self, total: int, kept: int) -> None:
         self.total, self.done, self.began = total, kept, time.monotonic()
-        self.note(f"{total} rows" + (f", {kept} of them from an earlier time" if kept else ""))
+        self.note(plural(total, "row") + (f", {kept} of them from an earlier time" if kept else ""))
 
     def ended(self, row: Mapping[str, Any], seconds: float) -> None:
         self.done += 1
