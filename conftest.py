@@ -7,9 +7,11 @@ unless the test carries `@pytest.mark.may_skip`.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -61,8 +63,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
         if missing and item.get_closest_marker(marker):
             pytest.skip(f"not installed: {', '.join(missing)} (docs/install.md)")
-    if item.get_closest_marker("simulator") and "libero_env" not in getattr(item, "fixturenames", ()):
-        _simulator.close()
+    if item.get_closest_marker("simulator"):
+        if "libero_env" not in getattr(item, "fixturenames", ()):
+            _simulator.close()
+        _set_imports_apart()
+
+
+def _set_imports_apart() -> None:
+    """Once it is all there, leave what torch and the simulator made at import out of garbage collection.
+
+    robosuite collects at every reset, twice in an episode, which takes longer than the reset.
+    """
+    if gc.get_freeze_count() or not {"torch", "transformers", "robosuite"} <= {*sys.modules}:
+        return
+    from vladoctor.adapters import libero
+
+    # What is frozen is not collected any more, so nothing that draws must be among it.
+    if libero.live_env() is None:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -497,7 +497,7 @@ def test_options_without_a_run_are_refused(capsys: pytest.CaptureFixture[str]) -
 def test_two_faults_and_the_healthy_loop_for_real(tmp_path: Path) -> None:
     text = (FIXTURES / "runs" / "evidence.yaml").read_text().replace("../tiny-openvla", str(FIXTURES / "tiny-openvla"))
     run = tmp_path / "run.yaml"
-    run.write_text(text.replace("env:\n", "env:\n  horizon: 24\n"))
+    run.write_text(text.replace("env:\n", "env:\n  horizon: 8\n"))
     spec = load_run(run)
     what = plan(str(run), spec, faults=["flip-vertical", "unnorm-bridge"], tasks=["0"], episodes=1, healthy=1)
     found = matrix.run_matrix(what, tmp_path / "out", workers=1, display=make_display())

@@ -317,14 +317,14 @@ def test_a_run_that_kills_its_worker_is_not_tried_by_the_next(suite: pytest.Pyte
 @pytest.mark.simulator
 @pytest.mark.torch
 def test_the_demo_broken_on_purpose_in_two_workers(suite: pytest.Pytester) -> None:
-    run_file(suite, demo(12, "flip-vertical"), "demo.run.yaml")
+    run_file(suite, demo(8, "flip-vertical"), "demo.run.yaml")
     options = ["-n", "2", "--dist", "load", "--vladoctor-report=kept", "--junitxml=junit.xml", "-rs"]
     result = suite.runpytest_subprocess(*options)
     result.stdout.fnmatch_lines(
         [
             "*_ demo.run.yaml::task0-init30::VD201 _*",
             "VD201 image-orientation in task0-init30-ep0",
-            "    stop * stage image * steps 0 to 11",
+            "    stop * stage image * steps 0 to 7",
             "      expected rot180",
             "      seen     flip-vertical",
             "      what the model was given, step 0: *frames*.png",

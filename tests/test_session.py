@@ -172,7 +172,8 @@ def test_a_rate_of_few_episodes_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_frames_that_come_upright_are_told_from_the_moving_arm(policy: Any, tmp_path: Path) -> None:
-    result = run_session(spec_of(horizon=all_faults()[SLOW][0].steps), fault=SLOW, out=tmp_path, policy=policy)
+    # Measured from this init state: the arm has moved far enough after 30 of the fault's own 110 steps.
+    result = run_session(spec_of(horizon=50), fault=SLOW, out=tmp_path, policy=policy)
     headline = result.diagnoses[0].headline
     assert headline is not None
     assert headline.code == "VD201"
@@ -191,7 +192,8 @@ def test_lost_frames_are_named_at_the_step_where_they_are_lost(
 
 def test_a_thread_that_draws_nothing_is_named(tmp_path: Path) -> None:
     # In a process of its own, as users have it: what an unfilled buffer holds depends on what was drawn before.
-    report = json.loads(diagnose(tmp_path, "--fault", "render-thread", "--format", "json").communicate(timeout=200)[0])
+    process = diagnose(tmp_path, "--fault", "render-thread", "--format", "json", horizon=8)
+    report = json.loads(process.communicate(timeout=200)[0])
     headline = report["episodes"][0]["findings"][0]
     assert (headline["code"], headline["first_step"]) == ("VD101", -9)
 

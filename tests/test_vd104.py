@@ -189,7 +189,7 @@ def test_nothing_to_keep(tmp_path: Path) -> None:
 def test_a_second_environment_is_named(tmp_path: Path) -> None:
     run = Path(__file__).resolve().parents[1] / "fixtures" / "runs" / "evidence.yaml"
     text = run.read_text().replace("../tiny-openvla", str(run.parents[1] / "tiny-openvla"))
-    (tmp_path / "run.yaml").write_text(text.replace("env:\n", "env:\n  horizon: 12\n"))
+    (tmp_path / "run.yaml").write_text(text.replace("env:\n", "env:\n  horizon: 8\n"))
     command = [sys.executable, "-m", "vladoctor", "diagnose", "run.yaml", "--task", "0", "--episodes", "1"]
     done = subprocess.run(
         [*command, "--fault", "second-env", "--format", "json", "--out", "out"],

@@ -13,19 +13,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     modules = tempfile.TemporaryDirectory(prefix="hf-modules-")
     os.environ["HF_MODULES_CACHE"] = modules.name
 
-import evaluate  # noqa: E402
-
-from fixtures import WEIGHTS  # noqa: E402
-
 
 @pytest.fixture(scope="session")
 def policy():
+    import evaluate  # here, and not above: xdist's controller loads no model
+
+    from fixtures import WEIGHTS
+
     return evaluate.Policy(WEIGHTS)
 
 
 @pytest.fixture(scope="session")
 def task():
     """(environment, instruction, init states); one a process, because two draw with each other's textures."""
+    import evaluate
+
     env, instruction, init_states = evaluate.make_env(0)
     yield env, instruction, init_states
     env.close()
