@@ -5,7 +5,7 @@
     python3 dev.py test [arguments of pytest]                 run the tests
     python3 dev.py lint                                       ruff, mypy
     python3 dev.py compat                                     the versions that OpenVLA itself pins
-    python3 dev.py setup                                      only set up
+    python3 dev.py setup [compat]                             only set up
 
 The first call makes .venv (about 2.5 GB, most of it torch and robosuite) from the exact versions in requirements/;
 later calls see from a stamp in it that nothing has changed. `compat` has an environment of its own, .venv-compat.
@@ -16,6 +16,7 @@ and this runs as root on Debian or Ubuntu, they are installed with apt-get.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def set_up(environment: Environment) -> None:
     pip(environment, "install", "--requirement", environment.pins, "--constraint", REQUIREMENTS / "torch.txt")
     say("robosuite, bddl, hf-libero (200 MB) and openpi-client, without what they ask for")
     pip(environment, "install", "--no-deps", "--requirement", REQUIREMENTS / "libero.txt")
-    pip(environment, "install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    with alone():
+        pip(environment, "install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
     check_torch(environment, torch)
     environment.stamp.write_text(digest)
     say(f"{environment.folder.name} is ready after {time.monotonic() - started:.0f} s")
@@ -197,14 +199,29 @@ def apt_install(packages: Sequence[str], reason: str) -> None:
         raise SetupError(f"{reason}\n  as root, on Debian or Ubuntu: {' '.join(command)}")
     say(f"{reason}; installing {' '.join(packages)}")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # A fresh container has no package lists; one in use has, and need not fetch them again.
-    if subprocess.run(command, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
-        run(["apt-get", "update", "-qq"], env=quiet)
-        run(command, env=quiet)
+    with alone():
+        # A fresh container has no package lists; one in use has, and need not fetch them again.
+        if subprocess.run(command, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+            run(["apt-get", "update", "-qq"], env=quiet)
+            run(command, env=quiet)
 
 
-def setup(_: list[str]) -> int:
-    set_up(MAIN)
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep the other environment's setting up out meanwhile: the two run side by side in CI, and share apt and ROOT."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where nobody runs two at once
+        yield
+        return
+    with (ROOT / "dev.py").open(encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def setup(arguments: list[str]) -> int:
+    """The environment of the tests; `setup compat`, the other one."""
+    set_up(COMPAT if arguments == ["compat"] else MAIN)
     check_gl()
     return 0
 
