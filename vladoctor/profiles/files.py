@@ -116,9 +116,12 @@ def _stated_shipped(name: str) -> _Stated:
 
 @cache
 def _shipped_document(name: str) -> Mapping[str, Any]:
-    from vladoctor.profiles.plain import read
+    # ruamel, which reads users' files, takes ten times as long: docs/decisions/0002-dependencies.md.
+    import yaml
 
-    return read(resources.files(__package__).joinpath(f"{name}.yaml").read_text("utf-8"))
+    text = resources.files(__package__).joinpath(f"{name}.yaml").read_text("utf-8")
+    document: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return document
 
 
 def _parents(value: Any) -> tuple[str, ...]:
