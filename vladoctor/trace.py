@@ -929,7 +929,9 @@ def _picture_at(place: _Place) -> bytes:
 
 
 def _decode(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    picture = Image.open(io.BytesIO(data))
+    # Converting what is RGB already makes a copy, which takes as long as decoding a thumbnail.
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:

@@ -35,7 +35,7 @@ from vladoctor.facts.registration import (
     register,
     windows_of,
 )
-from vladoctor.facts.tokens import action_tokens, token_layout
+from vladoctor.facts.tokens import tokens_of
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
@@ -443,8 +443,7 @@ def _answers(facts: Facts) -> tuple[str, dict[int, np.ndarray]]:
     }
     if returned:
         return "returned", returned
-    layout = token_layout(facts.profile)
-    decoded = {} if layout is None else {one.step: one.centres for one in action_tokens(facts.episode, layout)}
+    decoded = {one.step: one.centres for one in tokens_of(facts)}
     decoded.update({step: np.asarray(query.normalised) for step, query in queries if query.normalised is not None})
     return "normalised", {step: np.asarray(values, np.float64)[None] for step, values in decoded.items()}
 

@@ -11,6 +11,7 @@ Nothing is compared by name: two sets of statistics are the same when they give 
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vladoctor.facts.links import executed_by_query
 from vladoctor.facts.tokens import DECODES, TokenLayout, action_tokens, decode
 
 if TYPE_CHECKING:
+    from vladoctor.facts import Facts
     from vladoctor.profiles import Profile
     from vladoctor.records import Episode
 
@@ -251,6 +254,45 @@ class Line:
         known = self.known & dims
         on_it = self.residual <= ROUNDED * np.abs(self.slope) * (2.0 / 255.0) + 10.0 * ROUNDING
         return bool(known.any() and on_it[known].all())
+
+
+@dataclass(frozen=True, eq=False)
+class Unnormalised:
+    """How the actions of an episode were un-normalised, beside how they should have been.
+
+    Attributes:
+        own: the checkpoint's statistics by key.
+        expected: None where the checkpoint's statistics were not recorded.
+        seen: None where no query was recorded with both its ids and its action.
+        departure: None where the arm's actions are as expected, or where one of the above is missing.
+    """
+
+    own: Mapping[str, Statistics]
+    expected: Expectation | None
+    seen: Observations | None
+    departure: Departure | None
+
+
+_unnormalised: weakref.WeakKeyDictionary[Facts, Unnormalised] = weakref.WeakKeyDictionary()
+
+
+def unnormalised(facts: Facts, layout: TokenLayout) -> Unnormalised:
+    """Compare an episode's actions with the expected and all known ways to them. Computed once for each `Facts`."""
+    if facts not in _unnormalised:
+        _unnormalised[facts] = _compare(facts, layout)
+    return _unnormalised[facts]
+
+
+def _compare(facts: Facts, layout: TokenLayout) -> Unnormalised:
+    episode, profile, size = facts.episode, facts.profile, len(layout.dimensions)
+    own = checkpoint_statistics(episode)
+    expected = expectation(episode, profile, own, size)
+    seen = observe(episode, layout, executed_by_query(facts))
+    if expected is None or seen is None:
+        return Unnormalised(own, expected, seen, None)
+    ways = candidates(own.values(), published_statistics().values(), size, asked_for(episode))
+    low, high = profile.get("environment.input_range") or (-np.inf, np.inf)
+    return Unnormalised(own, expected, seen, departure(seen, expected, ways, (float(low), float(high))))
 
 
 def read_statistics(key: str, action: Mapping[str, Any], origin: str, source: str = "") -> Statistics | None:
