@@ -24,7 +24,7 @@ import numpy as np
 
 from vladoctor.facts.following import greys
 from vladoctor.facts.frames import EEF
-from vladoctor.facts.registration import ELEMENTS, inverse, under_elements
+from vladoctor.facts.registration import ELEMENTS, folded, inverse, under_elements
 from vladoctor.profiles import ENVIRONMENTS, environment_profile, load_profile
 
 if TYPE_CHECKING:
@@ -214,4 +214,4 @@ def _scores(seen: Sequence[Step], camera: str, pairs: Sequence[tuple[int, int]],
     change, expected = change[told] / total[told, None, None], expected[told] / whole[told, None, None]
     density = (1.0 - _ELSEWHERE) * expected + _ELSEWHERE / _SIZE**2
     gains = np.log(density * _SIZE**2)
-    return under_elements(change, gains, [ELEMENTS.index(inverse(element)) for element in ELEMENTS]).T
+    return under_elements(folded(change), folded(gains), [ELEMENTS.index(inverse(element)) for element in ELEMENTS]).T

@@ -250,7 +250,7 @@ class _Slot:
             for back in range(_NEAR + 1):
                 there = np.flatnonzero(own >= back)
                 images = given if len(there) == len(given) else given[there]
-                scores[back, there] = np.einsum("np,np->n", seen[own[there] - back], images)
+                scores[back, there] = np.einsum("nqij,nqij->n", seen[own[there] - back], images)
             clear = (scores[0] >= _SURE) & (scores[1:].max(axis=0) < scores[0] - ALIKE)
             found.update(steps[clear].tolist())
             if max(group[0].registration.scales) <= PADDED:
@@ -269,7 +269,8 @@ class _Slot:
         while first < len(own):
             last = int(np.searchsorted(own, own[first] + _FAR, side="right"))
             start = max(0, int(own[first]) - _FAR)
-            scores = given[first:last] @ seen[np.arange(start, int(own[last - 1]) + 1)].T
+            earlier = seen[np.arange(start, int(own[last - 1]) + 1)]
+            scores = given[first:last].reshape(last - first, -1) @ earlier.reshape(len(earlier), -1).T
             for step, place, row in zip(steps[first:last].tolist(), own[first:last].tolist(), scores, strict=True):
                 self._compared[step] = row[max(0, place - _FAR) - start : place + 1 - start]
             first = last
@@ -339,7 +340,7 @@ class _Slot:
         place = self.track.places[step]
         given = self._given(match, np.array([place]), place)[0]
         seen = camera.outlines(self._window(match, place))
-        return [camera.numbers[one] for one in places], seen[np.array(places)] @ given
+        return [camera.numbers[one] for one in places], seen[np.array(places)].reshape(len(places), -1) @ given.ravel()
 
     def _known(self, match: Match) -> bool:
         """Whether a match is that of the image to its own step, and was compared with the frames before."""
