@@ -122,7 +122,11 @@ class Outlines:
         missing = np.unique(missing) if len(missing) else missing
         for first in range(0, len(missing), _CHUNK):
             some = missing[first : first + _CHUNK]
-            self._made[some], self.contrast[some] = self._make(some)
+            made, self.contrast[some] = self._make(some)
+            if some[-1] - some[0] + 1 == len(some):
+                self._made[some[0] : some[-1] + 1] = made
+            else:
+                self._made[some] = made
             self._there[some] = True
         first, last = (int(places[0]), int(places[-1])) if len(places) else (0, -1)
         if last - first + 1 == len(places) and (np.diff(places) == 1).all():

@@ -318,10 +318,10 @@ class _Slot:
         own = scores[-1] if steps[-1] == step else -1.0
         if near < _FAR and (own < _SURE or (scores[:-1] >= own - ALIKE).any()):
             steps, scores = self._scores(step, match, _FAR)
-        best = int(np.argmax(scores))
-        if steps[-1] == step and scores[-1] >= scores[best] - ALIKE:
+        best, peak = int(np.argmax(scores)), float(scores.max())
+        if steps[-1] == step and scores[-1] >= peak - ALIKE:
             best = len(steps) - 1
-        alike = scores >= scores.max() - ALIKE
+        alike = (scores >= peak - ALIKE).tolist()
         low = high = best
         while low > 0 and alike[low - 1]:
             low -= 1
@@ -332,15 +332,17 @@ class _Slot:
     def _scores(self, step: int, match: Match, back: int) -> tuple[list[int], np.ndarray]:
         camera = self.track.camera(match.camera)
         last = camera.last(step)
-        places = list(range(max(0, last - back), last + 1))
-        if camera.places[match.step] not in places:
-            places = [camera.places[match.step], *places]
+        first, own = max(0, last - back), camera.places[match.step]
+        numbers = camera.numbers[first : last + 1]
         if match.step == step and self._known(match):
-            return [camera.numbers[one] for one in places], self._compared[step]
+            return numbers, self._compared[step]
+        places = np.arange(first, last + 1)
+        if not first <= own <= last:
+            numbers, places = [match.step, *numbers], np.concatenate([[own], places])
         place = self.track.places[step]
         given = self._given(match, np.array([place]), place)[0]
-        seen = camera.outlines(self._window(match, place))
-        return [camera.numbers[one] for one in places], seen[np.array(places)].reshape(len(places), -1) @ given.ravel()
+        seen = camera.outlines(self._window(match, place))[places]
+        return numbers, seen.reshape(len(places), -1) @ given.ravel()
 
     def _known(self, match: Match) -> bool:
         """Whether a match is that of the image to its own step, and was compared with the frames before."""
