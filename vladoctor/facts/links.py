@@ -336,7 +336,7 @@ class _Slot:
         numbers = camera.numbers[first : last + 1]
         if match.step == step and self._known(match):
             return numbers, self._compared[step]
-        places = np.arange(first, last + 1)
+        places: np.ndarray = np.arange(first, last + 1)
         if not first <= own <= last:
             numbers, places = [match.step, *numbers], np.concatenate([[own], places])
         place = self.track.places[step]
