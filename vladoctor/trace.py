@@ -37,7 +37,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -906,6 +906,10 @@ class _Recorded(Frame):
         return None if self._full is None else self._read_full
 
     @cached_property
+    def grey(self) -> np.ndarray:
+        return greyed(self.thumbnail) if self._grey is None else _grey_at(self._grey)
+
+    @cached_property
     def identity(self) -> bytes:
         return _picture_at(self._thumbnail)
 
@@ -1063,13 +1067,19 @@ def _grey_at(place: _Place) -> np.ndarray:
     if stop - start > _SIDES.size:
         held = data.held
         first, width, second, height = _SIDES.unpack_from(held, start)
-        tag = b"\x32" + _varint(width * height)
+        tag = _data_of(width * height)
         begin = stop - width * height
         if (first, second) == (_WIDTH, _HEIGHT) and held[begin - len(tag) : begin] == tag:
             return np.frombuffer(held, np.uint8, width * height, begin).reshape(height, width)
     found = dict(_fields(_bytes_at(place)))
     width, height = (int.from_bytes(found[number], "little") for number in (2, 3))
     return np.frombuffer(found[6], np.uint8).reshape(height, width)
+
+
+@lru_cache(maxsize=16)
+def _data_of(size: int) -> bytes:
+    """What stands before so many bytes of a `foxglove.RawImage`'s field `data`."""
+    return b"\x32" + _varint(size)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
