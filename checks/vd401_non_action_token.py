@@ -53,7 +53,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
-from vladoctor.facts.tokens import UNKNOWN_ID, ActionTokens, TokenLayout, action_tokens, token_layout
+from vladoctor.facts.tokens import UNKNOWN_ID, ActionTokens, TokenLayout, token_layout, tokens_of
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
@@ -75,7 +75,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if layout is None:
         yield Abstention(f"profile {facts.profile.name} names no action ids")
         return
-    actions = action_tokens(facts.episode, layout)
+    actions = tokens_of(facts)
     if not actions:
         yield Abstention("no generated ids were recorded", missing=True)
         return

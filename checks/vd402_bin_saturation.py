@@ -63,7 +63,7 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import statistics as st
-from vladoctor.facts.tokens import action_tokens, extreme_bins, longest_run, token_layout
+from vladoctor.facts.tokens import extreme_bins, longest_run, token_layout, tokens_of
 from vladoctor.profiles import load_profile
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if layout is None:
         yield Abstention(f"profile {facts.profile.name} names no action ids")
         return
-    actions = action_tokens(facts.episode, layout)
+    actions = tokens_of(facts)
     own = st.checkpoint_statistics(facts.episode)
     expected = st.expectation(facts.episode, facts.profile, own, len(layout.dimensions))
     likely = None if expected is None else st.likely_extremes(expected.statistics, layout.bins)

@@ -54,7 +54,6 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import statistics as st
-from vladoctor.facts.links import executed_by_query
 from vladoctor.facts.tokens import DECODES, token_layout
 
 if TYPE_CHECKING:
@@ -75,24 +74,19 @@ EFFECTS = {
 
 def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Recompute the actions from the ids, and look by which way of decoding they come out."""
-    episode, profile = facts.episode, facts.profile
+    profile = facts.profile
     layout = token_layout(profile)
     if layout is None or profile.get("unnorm.method") != "q01_q99" or profile.get("tokens.direction") == "ascending":
         yield Abstention(f"profile {profile.name} does not say how ids become an action")
         return
-    size = len(layout.dimensions)
-    own = st.checkpoint_statistics(episode)
-    expected = st.expectation(episode, profile, own, size)
-    seen = st.observe(episode, layout, executed_by_query(facts))
-    if expected is None:
+    found = st.unnormalised(facts, layout)
+    seen, departure = found.seen, found.departure
+    if found.expected is None:
         yield Abstention("the checkpoint's statistics (norm_stats) were not recorded", missing=True)
         return
     if seen is None:
         yield Abstention("no query was recorded with both its ids and its action", missing=True)
         return
-    ways = st.candidates(own.values(), st.published_statistics().values(), size, st.asked_for(episode))
-    low, high = profile.get("environment.input_range") or (-np.inf, np.inf)
-    departure = st.departure(seen, expected, ways, (float(low), float(high)))
     if departure is None:
         yield Clear(f"all {len(seen.steps)} actions come from their ids by {DECODES['centres']}")
         return

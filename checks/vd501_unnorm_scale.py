@@ -68,7 +68,6 @@ import numpy as np
 
 from vladoctor.check import Abstention, Check, Clear, Fault, Problem, Severity, Stage, Verdict
 from vladoctor.facts import statistics as st
-from vladoctor.facts.links import executed_by_query
 from vladoctor.facts.tokens import DECODES, token_layout
 from vladoctor.lint.facts import Seen, UnnormKey
 from vladoctor.lint.families import BASE_CHECKPOINTS, BASE_KEYS
@@ -89,20 +88,15 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if layout is None or profile.get("unnorm.method") != "q01_q99":
         yield Abstention(f"profile {profile.name} does not say how actions are un-normalised")
         return
-    own = st.checkpoint_statistics(episode)
-    seen = st.observe(episode, layout, executed_by_query(facts))
-    expected = st.expectation(episode, profile, own, len(layout.dimensions))
+    found = st.unnormalised(facts, layout)
+    own, expected, seen = found.own, found.expected, found.seen
     if expected is None:
         yield Abstention("the checkpoint's statistics (norm_stats) were not recorded", missing=True)
         return
     if seen is None:
         yield Abstention("no query was recorded with both its ids and its action", missing=True)
         return
-    asked = st.asked_for(episode)
-    ways = st.candidates(own.values(), st.published_statistics().values(), len(layout.dimensions), asked)
-    low, high = profile.get("environment.input_range") or (-np.inf, np.inf)
-    departure = st.departure(seen, expected, ways, (float(low), float(high)))
-    departure = departure or st.unmasked_gripper(seen, expected)
+    departure = found.departure or st.unmasked_gripper(seen, expected)
     if departure is None:
         off = expected.bins_off(seen, seen.final)
         yield Clear(

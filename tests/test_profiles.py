@@ -23,12 +23,12 @@ from vladoctor.profiles import (
     ENVIRONMENTS,
     UNKNOWN,
     environment_profile,
+    files,
     find_profile,
     load_profile,
     profile_keys,
     profile_names,
 )
-from vladoctor.profiles import files
 from vladoctor.profiles import new as new_module
 from vladoctor.profiles.files import is_file_name
 from vladoctor.profiles.new import write_profile

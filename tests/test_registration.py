@@ -15,7 +15,7 @@ from PIL import Image
 from rendered import GEOMETRY, facts, model_image, picture, recorded, rendered, turned
 
 from vladoctor.adapters import image as pipeline
-from vladoctor.facts import camera
+from vladoctor.facts import camera, registration
 from vladoctor.facts.following import Track, matches
 from vladoctor.facts.registration import (
     CONSEQUENCES,
@@ -26,10 +26,18 @@ from vladoctor.facts.registration import (
     apply,
     between,
     compose,
+    cut_out,
+    folded,
+    folded_turned,
     holds,
     inverse,
+    local_contrast,
     move_points,
+    normalise,
+    outlines,
     register,
+    stretches,
+    under_elements,
 )
 from vladoctor.records import Query, Step
 
@@ -376,3 +384,28 @@ def test_projection_is_a_pinholes() -> None:
     points = camera.project(np.array([ahead, ahead + up, ahead + right]), geometry)
     assert points == pytest.approx(np.array([[0.5, 0.5], [0.0, 0.5], [0.5, 1.0]]), abs=1e-6)
     assert np.isnan(camera.project(place + 0.5 * rotation[:, 2], geometry)).all()
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_folded_pictures_turn_and_multiply_as_pictures_do(element: str) -> None:
+    one, other = np.random.default_rng(0).normal(size=(2, 5, 48, 48))
+    assert np.allclose(folded_turned(element, folded(one)), folded(registration.turned(element, one)))
+    (products,) = under_elements(folded(one), folded(other), [ELEMENTS.index(element)])
+    assert np.allclose(products, (one * registration.turned(inverse(element), other)).sum(axis=(1, 2)))
+
+
+def test_outlines_are_folded_local_contrast_of_unit_length() -> None:
+    window = (0.03, 0.9, 0.05, 0.92)
+    scenes = np.stack([resized(frame, 64, 64).mean(axis=2) for frame in AGENTVIEW[:3]]).astype(np.float32)
+    plain = local_contrast(cut_out(scenes, np.array([window], np.float32), 48))
+    made, contrast = outlines(scenes, *stretches((64, 64), window, 48))
+    assert np.allclose(made, folded(normalise(plain).reshape(-1, 48, 48)), atol=1e-5)
+    assert contrast == pytest.approx(plain.std(axis=1), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [24, 48, 96])
+def test_the_blur_holds_no_subnormal_numbers(size: int) -> None:
+    """A product with one takes ten times as long, and most of what judging takes would be that."""
+    weights = registration._blur(size)
+    assert not ((weights != 0.0) & (weights < np.finfo(np.float32).tiny)).any()
+    assert weights.sum(axis=1) == pytest.approx(1.0, abs=1e-6)

@@ -37,7 +37,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -474,7 +474,8 @@ def decode_json(data: bytes) -> Any:
     except ValueError:
         # What a stricter reader will not take: half of a surrogate pair, say.
         value = json.loads(data)
-    return _restore(value) if b'NaN"' in data or b'Infinity"' in data else value
+    # From behind, which takes a third of the time of `in`.
+    return _restore(value) if data.rfind(b'NaN"') >= 0 or data.rfind(b'Infinity"') >= 0 else value
 
 
 class _Mcap:
@@ -758,19 +759,20 @@ def _counted(held: bytes) -> int:
 def _gather_messages(
     data: _Data, position: int, end: int, topics: dict[int, str], found: list[tuple[str, _Place]]
 ) -> None:
-    held, head, size = data.held, _RECORD.unpack_from, _RECORD.size
+    held, head, size = data.held, _NUMBERED.unpack_from, _NUMBERED.size
+    add = found.append
     while position + size <= end:
-        opcode, length = head(held, position)
-        start = position + size
+        opcode, length, number = head(held, position)
+        start = position + _RECORD.size
         position = start + length
         if position > end:
             return
         if opcode == _ONE_MESSAGE:
-            topic = topics[held[start] | held[start + 1] << 8]
-            found.append((topic, (data, start + _IN_MESSAGE, position)))
+            add((topics[number], (data, start + _IN_MESSAGE, position)))
         elif opcode == _ONE_CHANNEL:
             number, _, length = _CHANNEL_HEAD.unpack_from(held, start)
-            topics[number] = held[start + _CHANNEL_HEAD.size :][:length].decode()
+            first = start + _CHANNEL_HEAD.size
+            topics[number] = held[first : first + length].decode()
 
 
 def _chunk(data: _Data, start: int, stop: int) -> _Place:
@@ -803,6 +805,8 @@ _PRIVATE = 0x80
 """From here on opcodes are free for extensions, which a reader passes over."""
 
 _RECORD = struct.Struct("<BQ")
+_NUMBERED = struct.Struct("<BQH")
+"""Head of a record, and the number that a channel and a message begin with."""
 _FOOTER = struct.Struct("<BQQQI")
 _CHUNK_HEAD = struct.Struct("<QQQII")
 _CHANNEL_HEAD = struct.Struct("<HHI")
@@ -947,6 +951,10 @@ class _Recorded(Frame):
         return None if self._full is None else self._read_full
 
     @cached_property
+    def grey(self) -> np.ndarray:
+        return greyed(self.thumbnail) if self._grey is None else _grey_at(self._grey)
+
+    @cached_property
     def identity(self) -> bytes:
         return _picture_at(self._thumbnail)
 
@@ -974,7 +982,9 @@ def _picture_at(place: _Place) -> bytes:
 
 
 def _decode(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    picture = Image.open(io.BytesIO(data))
+    # Converting what is RGB already makes a copy, which takes as long as decoding a thumbnail.
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
@@ -1102,13 +1112,19 @@ def _grey_at(place: _Place) -> np.ndarray:
     if stop - start > _SIDES.size:
         held = data.held
         first, width, second, height = _SIDES.unpack_from(held, start)
-        tag = b"\x32" + _varint(width * height)
+        tag = _data_of(width * height)
         begin = stop - width * height
         if (first, second) == (_WIDTH, _HEIGHT) and held[begin - len(tag) : begin] == tag:
             return np.frombuffer(held, np.uint8, width * height, begin).reshape(height, width)
     found = dict(_fields(_bytes_at(place)))
     width, height = (int.from_bytes(found[number], "little") for number in (2, 3))
     return np.frombuffer(found[6], np.uint8).reshape(height, width)
+
+
+@lru_cache(maxsize=16)
+def _data_of(size: int) -> bytes:
+    """What stands before so many bytes of a `foxglove.RawImage`'s field `data`."""
+    return b"\x32" + _varint(size)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:

@@ -6,6 +6,7 @@ their query on, which is how a loop executes them unless something else is wrong
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ DISTINCT = 3
 
 POSITION = ("robot0_eef_pos", "eef_pos", "ee_pos", "tcp_pos")
 """Names of the hand's position in an observation, metres."""
+
+_OLDER = 3
+"""Answers before the latest one whose rows may still be executed."""
 
 GRIPPER = "gripper"
 
@@ -374,6 +378,7 @@ def origins(episode: Episode, arm: Sequence[int], limits: tuple[float, float] = 
     # A row that is not there is NaN, which is the same as nothing.
     in_turn = np.asarray(same(laid.planned[:, dims], laid.executed[:, dims], limits).all(axis=1))
     found = []
+    numbers = sorted(answers)
     latest: int | None = None
     for place, step in enumerate(laid.steps.tolist()):
         latest = step if step in answers else latest
@@ -382,22 +387,25 @@ def origins(episode: Episode, arm: Sequence[int], limits: tuple[float, float] = 
         if in_turn[place]:
             found.append(Origin(step, latest, step - latest, latest))
         else:
-            found.append(_origin(step, laid.executed[place, dims], latest, answers, dims, limits))
+            before = bisect_left(numbers, latest)
+            near = [latest, *reversed(numbers[max(0, before - _OLDER) : before])]
+            found.append(_origin(step, laid.executed[place, dims], near, answers, dims, limits))
     return found
 
 
 def _origin(
     step: int,
     executed: np.ndarray,
-    latest: int,
+    near: Sequence[int],
     answers: Mapping[int, np.ndarray],
     dims: list[int],
     limits: tuple[float, float],
 ) -> Origin:
-    for query in [latest, *sorted((number for number in answers if number < latest), reverse=True)[:3]]:
+    """Look among the rows of some queries, the latest first."""
+    for query in near:
         rows = answers[query][:, dims]
         alike = np.flatnonzero(same(rows, executed[None], limits).all(axis=1))
         if len(alike):
             due = step - query
-            return Origin(step, query, due if due in alike else int(alike[0]), latest)
-    return Origin(step, None, -1, latest)
+            return Origin(step, query, due if due in alike else int(alike[0]), near[0])
+    return Origin(step, None, -1, near[0])

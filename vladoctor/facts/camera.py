@@ -15,6 +15,7 @@ there is no answer. The same holds for a camera on the robot, to which everythin
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ import numpy as np
 
 from vladoctor.facts.following import greys
 from vladoctor.facts.frames import EEF
-from vladoctor.facts.registration import ELEMENTS, inverse, under_elements
+from vladoctor.facts.registration import ELEMENTS, folded, inverse, under_elements
 from vladoctor.profiles import ENVIRONMENTS, environment_profile, load_profile
 
 if TYPE_CHECKING:
@@ -176,12 +177,14 @@ def _pairs(path: np.ndarray) -> list[tuple[int, int]]:
     """Consecutive moments between which the gripper moved by `_STRIDE` in the picture; none outside it."""
     moments: list[int] = []
     pairs: list[tuple[int, int]] = []
-    for index, point in enumerate(path):
-        if not ((point >= 0.0) & (point <= 1.0)).all():
+    # Number by number: arrays of two take ten times as long.
+    points = path.tolist()
+    for index, (row, column) in enumerate(points):
+        if not (0.0 <= row <= 1.0 and 0.0 <= column <= 1.0):
             moments.clear()
         elif not moments:
             moments.append(index)
-        elif np.linalg.norm(point - path[moments[-1]]) >= _STRIDE:
+        elif math.dist((row, column), points[moments[-1]]) >= _STRIDE:
             pairs.append((moments[-1], index))
             moments.append(index)
     keep = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), _MOST_PAIRS)).astype(int))
@@ -214,4 +217,4 @@ def _scores(seen: Sequence[Step], camera: str, pairs: Sequence[tuple[int, int]],
     change, expected = change[told] / total[told, None, None], expected[told] / whole[told, None, None]
     density = (1.0 - _ELSEWHERE) * expected + _ELSEWHERE / _SIZE**2
     gains = np.log(density * _SIZE**2)
-    return under_elements(change, gains, [ELEMENTS.index(inverse(element)) for element in ELEMENTS]).T
+    return under_elements(folded(change), folded(gains), [ELEMENTS.index(inverse(element)) for element in ELEMENTS]).T

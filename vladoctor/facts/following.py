@@ -7,7 +7,8 @@ hold clearly, whichever that is, the image is searched for again, so a single od
 be if every one was searched for.
 
 What is compared are outlines: pictures cut to what frame and image both show, 48 x 48 pixels, less their shading, of
-zero mean and unit length, so that a product of two is their correlation. They are kept for the length of a judgement,
+zero mean and unit length, so that a product of two is their correlation; folded (`registration.folded`), so that those
+under all eight elements are few more products. They are kept for the length of a judgement,
 as `vladoctor.facts.links` compares the same ones with those of neighbouring steps.
 """
 
@@ -31,18 +32,18 @@ from vladoctor.facts.registration import (
     WHOLE,
     Registration,
     content_of,
-    cut_out,
+    folded_turned,
     grey,
     holds,
     inside,
     inverse,
-    local_contrast,
+    outlines,
     placed,
     refine,
     register,
     resampled,
     sharpened,
-    turned,
+    stretches,
     under_elements,
     window_of,
     windows_of,
@@ -56,8 +57,8 @@ if TYPE_CHECKING:
 IMAGE = ""
 """Slot of a query's own image; others are named as in `Query.more_images`."""
 
-_LAST_BLOCK = 256
-"""Queries that are confirmed at once in the end; from one on, four times as many whenever all were."""
+_LAST_BLOCK, _GROWTH = 256, 16
+"""Queries that are confirmed at once in the end; from one on, so many times more whenever all were."""
 
 _WINDOWS = 32
 """Windows whose outlines are kept at a time, of some eight that are known under eight elements in a few places each: of
@@ -86,9 +87,6 @@ asked."""
 _SIZE, _STEPS = 32, 3
 """Pixels and rounds in which that is measured."""
 
-_LEAST = 1e-3
-"""Length below which an outline is left as short as it is: that of a blank picture is rounding."""
-
 Window = tuple[float, float, float, float]
 
 
@@ -102,42 +100,38 @@ class Match:
 
 
 class Outlines:
-    """Outlines of many pictures, made as they are asked for.
+    """Outlines of many pictures, folded (`registration.outlines`), made as they are asked for.
 
     Args:
         count: of pictures.
-        make: places (n,) -> local contrast of those pictures, float32 (n, 48 * 48).
+        make: places (n,) -> outlines of those pictures, and their contrast.
 
     Attributes:
         contrast: float32 (count,), of those that were made, in levels.
     """
 
-    def __init__(self, count: int, make: Callable[[np.ndarray], np.ndarray]) -> None:
+    def __init__(self, count: int, make: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> None:
         self.contrast: np.ndarray = np.zeros(count, np.float32)
         self._make = make
-        self._rows: np.ndarray = np.empty((count, FINAL * FINAL), np.float32)
+        self._made: np.ndarray = np.empty((count, 4, FINAL // 2, FINAL // 2), np.float32)
         self._there: np.ndarray = np.zeros(count, bool)
 
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
-        """Those at some places: float32 (n, 48 * 48)."""
+        """Those at some places: float32 (n, 4, 24, 24)."""
         missing = places[~self._there[places]]
         missing = np.unique(missing) if len(missing) else missing
         for first in range(0, len(missing), _CHUNK):
             some = missing[first : first + _CHUNK]
-            rows = self._make(some)
-            rows -= rows.mean(axis=1, keepdims=True)
-            lengths = np.sqrt(np.einsum("np,np->n", rows, rows))
-            self.contrast[some] = lengths / np.sqrt(rows.shape[1])
-            lengths = np.maximum(lengths, _LEAST)[:, None]
+            made, self.contrast[some] = self._make(some)
             if some[-1] - some[0] + 1 == len(some):
-                np.divide(rows, lengths, out=self._rows[some[0] : some[-1] + 1])
+                self._made[some[0] : some[-1] + 1] = made
             else:
-                self._rows[some] = rows / lengths
+                self._made[some] = made
             self._there[some] = True
         first, last = (int(places[0]), int(places[-1])) if len(places) else (0, -1)
         if last - first + 1 == len(places) and (np.diff(places) == 1).all():
-            return self._rows[first : last + 1]  # in place
-        return np.asarray(self._rows[places])
+            return self._made[first : last + 1]  # in place
+        return np.asarray(self._made[places])
 
 
 class Camera:
@@ -164,10 +158,11 @@ class Camera:
         known = self._outlines.pop(key, None)  # type: ignore[arg-type]
         if known is None:
             # Without `self`: in a circle, outlines would stay in memory until the next collection.
-            frames, cut = self.frames, np.array([window], np.float32)
+            frames = self.frames
+            rows, columns = stretches((GRID, GRID), window, FINAL)
 
-            def make(places: np.ndarray) -> np.ndarray:
-                return local_contrast(cut_out(greys([frames[place] for place in places]), cut, FINAL))
+            def make(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                return outlines(greys([frames[place] for place in places]), rows, columns)
 
             known = Outlines(len(frames), make)
             if len(self._outlines) >= _WINDOWS:
@@ -219,11 +214,12 @@ class Track:
         if key not in self._images:
             asked = self.asked
 
-            def make(places: np.ndarray) -> np.ndarray:
+            def make(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 pictures = [asked[place][1].grey for place in places]
                 if len({picture.shape for picture in pictures}) > 1:
-                    return np.concatenate([_outline(picture[None], content) for picture in pictures])
-                return _outline(np.stack(pictures), content)
+                    made, contrast = zip(*(_outlines(picture[None], content) for picture in pictures), strict=True)
+                    return np.concatenate(made), np.concatenate(contrast)
+                return _outlines(np.stack(pictures), content)
 
             self._images[key] = Outlines(len(asked), make)
         return self._images[key]
@@ -239,12 +235,12 @@ class Track:
             near = (one for one in groups if _apart(one, windows[element]) < _SAME_PLACE)
             groups.setdefault(next(near, windows[element]), []).append(element)
         given = self.images(content)
-        pictures = given[places].reshape(-1, FINAL, FINAL)
+        pictures = given[places]
         weakest = given.contrast[places]
         scores: np.ndarray = np.empty((len(ELEMENTS), len(places)), np.float32)
         for number, (window, members) in enumerate(groups.items()):
             seen = shown.outlines(window)
-            frames = seen[at].reshape(pictures.shape)
+            frames = seen[at]
             for first in range(0, len(places), _CHUNK):
                 some = slice(first, first + _CHUNK)
                 scores[members, some] = under_elements(frames[some], pictures[some], members)
@@ -273,7 +269,7 @@ class Track:
                     break
             if held:
                 yield from held
-                block = min(4 * block, _LAST_BLOCK) if len(held) == block else 1
+                block = min(_GROWTH * block, _LAST_BLOCK) if len(held) == block else 1
                 place, failed = place + len(held), 0
                 continue
             if failed >= _TRIES and (empty := self._empty(asked[place : place + _LAST_BLOCK])):
@@ -460,14 +456,14 @@ def greys(frames: Sequence[Frame], size: int = GRID) -> np.ndarray:
     return resampled(np.stack(pictures), size)
 
 
-def lying_as(known: Registration, outlines: np.ndarray) -> np.ndarray:
-    """Outlines of images, turned back as the frame is: float32 (n, 48 * 48)."""
-    back = turned(inverse(known.element), outlines.reshape(-1, FINAL, FINAL))
-    return np.ascontiguousarray(back).reshape(len(outlines), -1)
+def lying_as(known: Registration, images: np.ndarray) -> np.ndarray:
+    """Outlines of images, (n, 4, 24, 24), turned back as the frame is."""
+    return folded_turned(inverse(known.element), images)
 
 
-def _outline(images: np.ndarray, content: np.ndarray) -> np.ndarray:
-    return local_contrast(resampled(inside(images, content), FINAL))
+def _outlines(images: np.ndarray, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    shown = inside(images, content)
+    return outlines(shown, *stretches(shown.shape[1:], (0.0, 1.0, 0.0, 1.0), FINAL))
 
 
 def _apart(one: Window, other: Window) -> float:

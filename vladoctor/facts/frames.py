@@ -170,12 +170,13 @@ def changes(facts: Facts, view: View) -> Changes:
         return Changes(0.0, 0)
     stride = _STRIDE if moved.metres else max(_STRIDE_SHARE * moved.whole, 1e-6)
     shares: list[float] = []
-    last: tuple[np.ndarray, np.ndarray] | None = None
+    last: tuple[list[float], np.ndarray] | None = None
     for statistics, frame in zip(view.statistics, view.frames, strict=True):
-        place = moved.at.get(statistics.step)
-        if place is None:
+        at = moved.at.get(statistics.step)
+        if at is None:
             continue
-        if last is None or float(np.abs(place - last[0]).max()) >= stride:
+        place = at.tolist()
+        if last is None or max(abs(now - before) for now, before in zip(place, last[0], strict=True)) >= stride:
             small = _small(frame.grey)
             if last is not None and small.shape == last[1].shape:
                 shares.append(float((np.abs(small - last[1]) > _CHANGED).mean()))

@@ -138,34 +138,44 @@ def _distances(frames: np.ndarray, given: np.ndarray, asked: np.ndarray) -> np.n
     """Mean square difference of every image and every frame up to its own: float (queries, frames), inf beyond."""
     later = np.arange(len(frames))[None] > asked[:, None]
     before = None
-    # Of the distances only what is done to the frames changes from round to round: the products are made once.
-    centre = frames.mean(axis=0)
-    seen, middle = frames - centre, given.mean(axis=0)
-    products, own = (given - middle) @ seen.T, np.einsum("np,np->n", seen, seen, dtype=np.float64)
-    mean_frame, mean_given = frames[asked].mean(axis=0), given.mean(axis=0)
-    gain, shift, way = _line(mean_frame, mean_given), 0.0, np.zeros_like(mean_frame)
-    shift = float(mean_given.mean() - gain * mean_frame.mean())
+    # Of the distances only what is done to the frames changes from round to round: the products are made once, around
+    # the means, so that float32 does not lose small differences.
+    centre, middle = frames.mean(axis=0), given.mean(axis=0)
+    seen, shown = frames - centre, given - middle
+    products = shown @ seen.T
+    own, squares = (np.einsum("np,np->n", one, one, dtype=np.float64) for one in (seen, shown))
+    best = frames[asked].mean(axis=0)
+    gain = _slope(*_spreads(best, middle))
+    # By how much the mean image differs from the middle of the frames, gain and offset taken away.
+    rest = middle - middle.mean() - gain * (centre - best.mean())
     for turn in range(_ROUNDS):
-        wanted = ((given - shift - way) / gain - centre).astype(np.float32)
-        common = ((middle - shift - way) / gain - centre) @ seen.T
-        sums = np.einsum("np,np->n", wanted, wanted, dtype=np.float64)[:, None] + own
-        distances = np.maximum(sums - 2.0 * (products / gain + common), 0.0) / frames.shape[1]
+        sums = (squares + 2.0 * (shown @ rest) + float(rest @ rest)) / gain**2
+        distances = np.maximum(sums[:, None] + own - 2.0 / gain * (products + rest @ seen.T), 0.0) / frames.shape[1]
         distances[later] = np.inf
         nearest = distances.argmin(axis=1)
         if turn == _ROUNDS - 1 or len(given) < _ENOUGH or (before is not None and (nearest == before).all()):
             break
-        before, best = nearest, frames[nearest]
-        gain = _line(best.ravel(), given.ravel())
-        shift = float(given.mean() - gain * best.mean())
-        way = (given - gain * best - shift).mean(axis=0)
+        before, moved = nearest, seen[nearest].mean(axis=0)
+        best = centre + moved
+        # Over all pixels of all pictures: what they have around their means, and what the means have.
+        covariance, variance = _spreads(best, middle)
+        covariance += float(products[np.arange(len(given)), nearest].mean(dtype=np.float64))
+        variance += float(own[nearest].mean()) - float(moved @ moved)
+        gain = _slope(covariance, variance)
+        # What the way does to each pixel is taken away as well from now on; of the means, their frames are left.
+        rest = gain * moved
     return distances
 
 
-def _line(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Slope of the line from frames to images, within what brightness and contrast are ever set to."""
+def _spreads(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Covariance of two pictures with each other and variance of the first, each times the number of pixels."""
     centred = ours - ours.mean()
-    slope = float(centred @ (theirs - theirs.mean()) / max(float(centred @ centred), 1e-6))
-    return min(max(slope, 0.2), 5.0)
+    return float(centred @ (theirs - theirs.mean())), float(centred @ centred)
+
+
+def _slope(covariance: float, variance: float) -> float:
+    """Slope of the line from frames to images, within what brightness and contrast are ever set to."""
+    return min(max(covariance / max(variance, 1e-6), 0.2), 5.0)
 
 
 def _square(ones: np.ndarray, others: np.ndarray) -> np.ndarray:

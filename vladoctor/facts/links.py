@@ -35,7 +35,7 @@ from vladoctor.facts.registration import (
     register,
     windows_of,
 )
-from vladoctor.facts.tokens import action_tokens, token_layout
+from vladoctor.facts.tokens import tokens_of
 
 if TYPE_CHECKING:
     from vladoctor.facts import Facts
@@ -250,7 +250,7 @@ class _Slot:
             for back in range(_NEAR + 1):
                 there = np.flatnonzero(own >= back)
                 images = given if len(there) == len(given) else given[there]
-                scores[back, there] = np.einsum("np,np->n", seen[own[there] - back], images)
+                scores[back, there] = np.einsum("nqij,nqij->n", seen[own[there] - back], images)
             clear = (scores[0] >= _SURE) & (scores[1:].max(axis=0) < scores[0] - ALIKE)
             found.update(steps[clear].tolist())
             if max(group[0].registration.scales) <= PADDED:
@@ -269,7 +269,8 @@ class _Slot:
         while first < len(own):
             last = int(np.searchsorted(own, own[first] + _FAR, side="right"))
             start = max(0, int(own[first]) - _FAR)
-            scores = given[first:last] @ seen[np.arange(start, int(own[last - 1]) + 1)].T
+            earlier = seen[np.arange(start, int(own[last - 1]) + 1)]
+            scores = given[first:last].reshape(last - first, -1) @ earlier.reshape(len(earlier), -1).T
             for step, place, row in zip(steps[first:last].tolist(), own[first:last].tolist(), scores, strict=True):
                 self._compared[step] = row[max(0, place - _FAR) - start : place + 1 - start]
             first = last
@@ -317,10 +318,10 @@ class _Slot:
         own = scores[-1] if steps[-1] == step else -1.0
         if near < _FAR and (own < _SURE or (scores[:-1] >= own - ALIKE).any()):
             steps, scores = self._scores(step, match, _FAR)
-        best = int(np.argmax(scores))
-        if steps[-1] == step and scores[-1] >= scores[best] - ALIKE:
+        best, peak = int(np.argmax(scores)), float(scores.max())
+        if steps[-1] == step and scores[-1] >= peak - ALIKE:
             best = len(steps) - 1
-        alike = scores >= scores.max() - ALIKE
+        alike = (scores >= peak - ALIKE).tolist()
         low = high = best
         while low > 0 and alike[low - 1]:
             low -= 1
@@ -331,15 +332,17 @@ class _Slot:
     def _scores(self, step: int, match: Match, back: int) -> tuple[list[int], np.ndarray]:
         camera = self.track.camera(match.camera)
         last = camera.last(step)
-        places = list(range(max(0, last - back), last + 1))
-        if camera.places[match.step] not in places:
-            places = [camera.places[match.step], *places]
+        first, own = max(0, last - back), camera.places[match.step]
+        numbers = camera.numbers[first : last + 1]
         if match.step == step and self._known(match):
-            return [camera.numbers[one] for one in places], self._compared[step]
+            return numbers, self._compared[step]
+        places: np.ndarray = np.arange(first, last + 1)
+        if not first <= own <= last:
+            numbers, places = [match.step, *numbers], np.concatenate([[own], places])
         place = self.track.places[step]
         given = self._given(match, np.array([place]), place)[0]
-        seen = camera.outlines(self._window(match, place))
-        return [camera.numbers[one] for one in places], seen[np.array(places)] @ given
+        seen = camera.outlines(self._window(match, place))[places]
+        return numbers, seen.reshape(len(places), -1) @ given.ravel()
 
     def _known(self, match: Match) -> bool:
         """Whether a match is that of the image to its own step, and was compared with the frames before."""
@@ -443,8 +446,7 @@ def _answers(facts: Facts) -> tuple[str, dict[int, np.ndarray]]:
     }
     if returned:
         return "returned", returned
-    layout = token_layout(facts.profile)
-    decoded = {} if layout is None else {one.step: one.centres for one in action_tokens(facts.episode, layout)}
+    decoded = {one.step: one.centres for one in tokens_of(facts)}
     decoded.update({step: np.asarray(query.normalised) for step, query in queries if query.normalised is not None})
     return "normalised", {step: np.asarray(values, np.float64)[None] for step, values in decoded.items()}
 

@@ -105,6 +105,12 @@ _STEPS = 6
 _BLUR = 1.0 / 16.0
 """Standard deviation of the blur that is subtracted as shading, as a fraction of the window's side."""
 
+_NOTHING = 1e-30
+"""Weight of a pixel in a blur that counts for none: a hundred such pixels do not change a float32 of their sum."""
+
+_LEAST = 1e-3
+"""Length below which an outline is left as short as it is: that of a blank picture is rounding."""
+
 _FLAT = 2.0
 """Levels by which padding may vary; JPEG is not exact."""
 
@@ -244,38 +250,55 @@ def holds(found: Registration, known: Registration) -> bool:
 
 
 def under_elements(seen: np.ndarray, pictures: np.ndarray, members: Sequence[int]) -> np.ndarray:
-    """Products of windows, (n, s, s), with images that are turned back by each of some elements: (members, n).
+    """Products of windows with images that are turned back by each of some elements: (members, n).
 
-    Their side s is even. Both are split into their even and odd parts along each axis: reversing an axis only changes
-    the sign of the odd one, so four products give four elements, and four more those that also exchange rows and
-    columns.
+    Both are folded, (n, 4, s / 2, s / 2), see `folded`: four products of parts give four elements, and four more those
+    that also exchange rows and columns.
     """
-    parts, own = _parity(seen), _parity(pictures)
-    straight = np.stack([np.einsum("nij,nij->n", a, b) for a, b in zip(parts, own, strict=True)])
-    # Rows and columns exchanged: what was even along rows and odd along columns is so the other way round.
-    exchanged = [own[0], own[2], own[1], own[3]]
-    crossed = np.stack([np.einsum("nij,nji->n", a, b) for a, b in zip(parts, exchanged, strict=True)])
+    straight, crossed = (
+        np.einsum("nqp,nqp->qn", seen.reshape(len(seen), 4, -1), one.reshape(len(seen), 4, -1))
+        for one in (pictures, _transposed(pictures))
+    )
     found = []
     for place in members:
-        transposed, rows, columns = _PARTS[inverse(ELEMENTS[place])]
-        signs = np.array([1.0, -1.0 if columns else 1.0, -1.0 if rows else 1.0, -1.0 if rows != columns else 1.0])
-        found.append(signs.astype(straight.dtype) @ (crossed if transposed else straight))
+        transposed = _PARTS[inverse(ELEMENTS[place])][0]
+        signs = _signs(inverse(ELEMENTS[place])).astype(straight.dtype)
+        found.append(signs @ (crossed if transposed else straight))
     return np.stack(found)
 
 
-def _parity(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Upper left quarters of the even-even, even-odd, odd-even and odd-odd parts (rows, then columns), (n, s/2, s/2).
+def folded(pictures: np.ndarray) -> np.ndarray:
+    """Even-even, even-odd, odd-even and odd-odd parts (rows, then columns) of pictures (n, s, s): (n, 4, s / 2, s / 2).
 
-    Scaled so that the product of two pictures is the sum of their parts' products.
+    Of each its upper left quarter, as the others repeat it, scaled so that the product of two pictures is the sum of
+    their parts' products. To reverse an axis only changes the sign of what is odd along it, so all eight elements of a
+    folded picture are had by signs and one transposition. Sides s are even.
     """
     half = pictures.shape[1] // 2
     upper, lower = pictures[:, :half], pictures[:, : half - 1 : -1]
-    even, odd = upper + lower, upper - lower
     parts = []
-    for one in (even, odd):
+    for one in (upper + lower, upper - lower):
         left, right = one[:, :, :half], one[:, :, : half - 1 : -1]
-        parts += [(left + right) * pictures.dtype.type(0.5), (left - right) * pictures.dtype.type(0.5)]
-    return parts[0], parts[1], parts[2], parts[3]
+        parts += [left + right, left - right]
+    return np.asarray(np.stack(parts, axis=1) * pictures.dtype.type(0.5))
+
+
+def folded_turned(element: str, pictures: np.ndarray) -> np.ndarray:
+    """Apply an element to folded pictures, (n, 4, s / 2, s / 2); may return them as they are."""
+    signs = _signs(element)
+    turned_so_far = _transposed(pictures) if _PARTS[element][0] else pictures
+    return turned_so_far if (signs > 0).all() else turned_so_far * signs[:, None, None].astype(pictures.dtype)
+
+
+def _transposed(pictures: np.ndarray) -> np.ndarray:
+    """What was even along rows and odd along columns is so the other way round."""
+    return np.ascontiguousarray(pictures[:, [0, 2, 1, 3]].transpose(0, 1, 3, 2))
+
+
+def _signs(element: str) -> np.ndarray:
+    """What an element, once it has exchanged rows and columns or not, does to the four parts of a folded picture."""
+    _, rows, columns = _PARTS[element]
+    return np.array([1.0, -1.0 if columns else 1.0, -1.0 if rows else 1.0, -1.0 if rows != columns else 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -566,6 +589,12 @@ def _weights(source: int, size: int, start: np.ndarray, width: np.ndarray) -> np
     return weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-6)
 
 
+def stretches(sides: Sequence[int], window: Sequence[float], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What resamples a window (top, height, left, width) of pictures of such sides: rows and columns, (size, side)."""
+    top, height, left, width = window
+    return _stretch(sides[0], size, top, height), _stretch(sides[1], size, left, width)
+
+
 @lru_cache(maxsize=256)
 def _stretch(source: int, size: int, start: float, width: float) -> np.ndarray:
     """As `_weights`, of one window: from query to query it mostly is the same."""
@@ -589,6 +618,8 @@ def _bank(side: float) -> tuple[np.ndarray, np.ndarray]:
 def _blur(size: int) -> np.ndarray:
     distance = np.arange(size)[:, None] - np.arange(size)
     weights = np.exp(-0.5 * (distance / (_BLUR * size)) ** 2)
+    # Numbers that float32 holds only as subnormal ones add nothing, and a product with them takes ten times as long.
+    weights[weights < _NOTHING] = 0.0
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -597,6 +628,54 @@ def local_contrast(pictures: np.ndarray) -> np.ndarray:
     blur = _blur(pictures.shape[-1])
     blurred = blur @ _columns(pictures, blur)
     return np.asarray(np.subtract(pictures, blurred, out=blurred).reshape(len(pictures), -1))
+
+
+def outlines(pictures: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Local contrast of pictures (n, h, w), folded, of zero mean and unit length; and its standard deviation in levels.
+
+    Args:
+        rows, columns: resample to `FINAL` pixels: (48, h) and (48, w).
+
+    Returns:
+        float32 (n, 4, 24, 24), see `folded`, and float32 (n,). What shows nothing is left shorter.
+    """
+    half, count = FINAL // 2, len(pictures)
+    fold, even, odd = _folding(FINAL), *_folded_blur(FINAL)
+    views = (fold @ rows) @ _columns(pictures.astype(np.float32, copy=False), fold @ columns)
+    flat = views.reshape(-1, FINAL)
+    # The blur is the same from both ends, so that even parts stay even and odd ones odd.
+    across = [
+        (flat[:, :half] @ even.T).reshape(count, FINAL, half),
+        (flat[:, half:] @ odd.T).reshape(count, FINAL, half),
+    ]
+    found = np.empty((count, 4, half, half), np.float32)
+    for part in range(4):
+        down = slice(half, FINAL) if part >> 1 else slice(half)
+        right = slice(half, FINAL) if part & 1 else slice(half)
+        blurred = (odd if part >> 1 else even) @ across[part & 1][:, down]
+        np.subtract(views[:, down, right], blurred, out=found[:, part])
+    # Only what is even both ways has a mean.
+    level = found[:, 0].reshape(count, -1).mean(axis=1)
+    found[:, 0] -= level[:, None, None]
+    lengths = np.sqrt(np.einsum("nqij,nqij->n", found, found))
+    found /= np.maximum(lengths, _LEAST)[:, None, None, None]
+    return found, lengths / np.float32(FINAL)
+
+
+@lru_cache(maxsize=8)
+def _folding(size: int) -> np.ndarray:
+    """Orthonormal matrix whose first half of rows adds each value to its mirror image, and whose other subtracts it."""
+    one = np.eye(size, dtype=np.float32)[: size // 2]
+    other = one[:, ::-1]
+    return np.concatenate([one + other, one - other]) * np.float32(np.sqrt(0.5))
+
+
+@lru_cache(maxsize=8)
+def _folded_blur(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`_blur` of even and of odd parts, (size / 2, size / 2) each."""
+    fold = _folding(size).astype(np.float64)
+    matrix, half = (fold @ _blur(size) @ fold.T).astype(np.float32), size // 2
+    return np.ascontiguousarray(matrix[:half, :half]), np.ascontiguousarray(matrix[half:, half:])
 
 
 def normalise(rows: np.ndarray) -> np.ndarray:

@@ -225,13 +225,16 @@ def take(frame: np.ndarray, way: Way, shape: tuple[int, int], window: tuple[floa
 def difference(seen: np.ndarray, made: np.ndarray) -> float:
     """Root mean square difference in levels, away from the edges, after the best gain and offset of each channel."""
     inside = (slice(_EDGE, -_EDGE), slice(_EDGE, -_EDGE))
-    one, other = (picture[inside].reshape(-1, 3).astype(np.float64) for picture in (seen, made))
-    one -= one.mean(axis=0)
-    other -= other.mean(axis=0)
+    # Each channel in one piece: numpy takes several times as long across them.
+    one, other = (
+        np.ascontiguousarray(picture[inside].transpose(2, 0, 1), np.float64).reshape(3, -1) for picture in (seen, made)
+    )
+    one -= one.mean(axis=1, keepdims=True)
+    other -= other.mean(axis=1, keepdims=True)
     # What the best gain of each channel leaves needs no residual, only the products.
-    products, squares = one.T @ other, np.maximum((other**2).sum(axis=0), 1e-6)
+    products, squares = one @ other.T, np.maximum(np.einsum("cp,cp->c", other, other), 1e-6)
     left = [
-        (one**2).sum() - (np.diagonal(crossed) ** 2 / size).sum()
+        float(np.vdot(one, one)) - (np.diagonal(crossed) ** 2 / size).sum()
         for crossed, size in ((products, squares), (products[:, ::-1], squares[::-1]))
     ]
     return float(np.sqrt(max(min(left), 0.0) / one.size))
@@ -239,7 +242,10 @@ def difference(seen: np.ndarray, made: np.ndarray) -> float:
 
 def detail(picture: np.ndarray) -> float:
     """Standard deviation of what each pixel differs by from its four neighbours' mean, in levels."""
-    grey = picture.mean(axis=-1, dtype=np.float32)
+    grey = picture[..., 0].astype(np.float32)
+    for channel in range(1, picture.shape[2]):
+        grey += picture[..., channel]
+    grey /= np.float32(picture.shape[2])
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     return float((grey[1:-1, 1:-1] - around / 4.0).std())
 

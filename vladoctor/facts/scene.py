@@ -20,7 +20,7 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,17 @@ class Reference:
     states: tuple[str, ...]
     colours: np.ndarray
     source: str
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """The colours as float64."""
+        return self.colours.astype(np.float64)
+
+    @cached_property
+    def centred(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same, each state's channel means taken away, and the sum of squares of each: float64 (states,)."""
+        others = self.levels - self.levels.mean(axis=(1, 2), keepdims=True)
+        return others, (others**2).sum(axis=(1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -220,8 +231,8 @@ def compare(frame: Frame, reference: Reference) -> Likeness:
 
 def _nearest(seen: np.ndarray, reference: Reference, turned: str) -> Likeness:
     values = seen.astype(np.float64)
-    known = reference.colours.astype(np.float64)
-    correlations = _correlations(values, known)
+    known = reference.levels
+    correlations = _correlations(values, reference)
     differences = np.abs(known - values).mean(axis=(1, 2, 3))
     # In the same light the nearest one is the one that differs least; in another, the one that correlates best.
     place = int(np.lexsort((differences, -np.round(correlations, 3)))[0])
@@ -247,11 +258,11 @@ def _nearest(seen: np.ndarray, reference: Reference, turned: str) -> Likeness:
     )
 
 
-def _correlations(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _correlations(values: np.ndarray, reference: Reference) -> np.ndarray:
     centred = values - values.mean(axis=(0, 1))
-    others = known - known.mean(axis=(1, 2), keepdims=True)
-    length = np.sqrt((centred**2).sum() * (others**2).sum(axis=(1, 2, 3)))
-    return np.asarray((others * centred).sum(axis=(1, 2, 3)) / np.maximum(length, 1e-6))
+    others, squares = reference.centred
+    products = others.reshape(len(others), -1) @ centred.ravel()
+    return np.asarray(products / np.maximum(np.sqrt((centred**2).sum() * squares), 1e-6))
 
 
 def cameras_of(known: Sequence[Reference]) -> list[str]:

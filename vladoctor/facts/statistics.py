@@ -11,17 +11,20 @@ Nothing is compared by name: two sets of statistics are the same when they give 
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vladoctor.facts.links import executed_by_query
 from vladoctor.facts.tokens import DECODES, TokenLayout, action_tokens, decode
 
 if TYPE_CHECKING:
+    from vladoctor.facts import Facts
     from vladoctor.profiles import Profile
     from vladoctor.records import Episode
 
@@ -108,7 +111,7 @@ class Candidate:
 
     def tolerance(self, bins: float = SAME) -> np.ndarray:
         """Largest difference from `values` that counts as none, float64 (action_dim,); `bins` in widths of a bin."""
-        return bins * np.abs(self.slope) * (2.0 / 255.0) + ROUNDING * (1.0 + np.abs(self.offset))
+        return tolerance(self.slope, self.offset, bins)
 
     def gives(
         self,
@@ -251,6 +254,45 @@ class Line:
         known = self.known & dims
         on_it = self.residual <= ROUNDED * np.abs(self.slope) * (2.0 / 255.0) + 10.0 * ROUNDING
         return bool(known.any() and on_it[known].all())
+
+
+@dataclass(frozen=True, eq=False)
+class Unnormalised:
+    """How the actions of an episode were un-normalised, beside how they should have been.
+
+    Attributes:
+        own: the checkpoint's statistics by key.
+        expected: None where the checkpoint's statistics were not recorded.
+        seen: None where no query was recorded with both its ids and its action.
+        departure: None where the arm's actions are as expected, or where one of the above is missing.
+    """
+
+    own: Mapping[str, Statistics]
+    expected: Expectation | None
+    seen: Observations | None
+    departure: Departure | None
+
+
+_unnormalised: weakref.WeakKeyDictionary[Facts, Unnormalised] = weakref.WeakKeyDictionary()
+
+
+def unnormalised(facts: Facts, layout: TokenLayout) -> Unnormalised:
+    """Compare an episode's actions with the expected and all known ways to them. Computed once for each `Facts`."""
+    if facts not in _unnormalised:
+        _unnormalised[facts] = _compare(facts, layout)
+    return _unnormalised[facts]
+
+
+def _compare(facts: Facts, layout: TokenLayout) -> Unnormalised:
+    episode, profile, size = facts.episode, facts.profile, len(layout.dimensions)
+    own = checkpoint_statistics(episode)
+    expected = expectation(episode, profile, own, size)
+    seen = observe(episode, layout, executed_by_query(facts))
+    if expected is None or seen is None:
+        return Unnormalised(own, expected, seen, None)
+    ways = candidates(own.values(), published_statistics().values(), size, asked_for(episode))
+    low, high = profile.get("environment.input_range") or (-np.inf, np.inf)
+    return Unnormalised(own, expected, seen, departure(seen, expected, ways, (float(low), float(high))))
 
 
 def read_statistics(key: str, action: Mapping[str, Any], origin: str, source: str = "") -> Statistics | None:
@@ -414,16 +456,23 @@ def departure(
     ways = list(ways)
     if right_before:
         ways = [*_again(expected.ways[0], ways), *ways]
-    others = [way for way in ways if not any(way.equals(right, expected.arm) for right in expected.ways)]
     # The gripper of an executed action has been through conversions of its own, which are no business of this.
     everything = expected.arm if place == "executed" else np.ones_like(expected.arm)
-    found = (
-        reproducing(others, rest.normalised, actions, everything)
-        or reproducing(others, rest.normalised, actions, expected.arm)
-        or reproducing([w for w in others if w.how == "centres"], rest.normalised, actions, expected.arm, ROUNDED)
-    )
+    centred = [way for way in ways if way.how == "centres"]
+    tried = ((ways, everything, SAME), (ways, expected.arm, SAME), (centred, expected.arm, ROUNDED))
+    found: list[Candidate] = []
+    for some, dims, bins in tried:
+        giving = reproducing(some, rest.normalised, actions, dims, bins)
+        found = [way for way in giving if not any(way.equals(right, expected.arm) for right in expected.ways)]
+        if found:
+            break
     line = measure(rest.normalised["centres"], actions)
     return Departure(place, right_before, rest, actions, tuple(found), line, expected.bins_off(rest, actions))
+
+
+def tolerance(slope: np.ndarray, offset: np.ndarray, bins: float) -> np.ndarray:
+    """See `Candidate.tolerance`; in the shape of slope and offset."""
+    return np.asarray(bins * np.abs(slope) * (2.0 / 255.0) + ROUNDING * (1.0 + np.abs(offset)))
 
 
 def use(statistics: Statistics, how: str = "centres") -> Candidate:
@@ -502,6 +551,12 @@ def misuses(statistics: Statistics) -> Iterator[Candidate]:
         yield _way(statistics, ZSCORE, statistics.std, statistics.mean)
 
 
+@lru_cache(maxsize=256)
+def _uses(statistics: Statistics) -> tuple[Candidate, ...]:
+    """Statistics as OpenVLA uses them, and all misuses. Those of published ones are the same for every episode."""
+    return (use(statistics), *misuses(statistics))
+
+
 def candidates(
     own: Iterable[Statistics], published: Iterable[Statistics], size: int, first: Sequence[str] = ()
 ) -> Iterator[Candidate]:
@@ -518,9 +573,10 @@ def candidates(
         yield from misuses(found)
         yield from (use(found, how) for how in list(DECODES)[1:])
     yield from (Candidate(None, IDENTITY, np.ones(size), np.zeros(size), how) for how in list(DECODES)[1:])
-    yield from map(use, others)
-    for found in others:
-        yield from misuses(found)
+    known = [_uses(found) for found in others]
+    yield from (right for right, *_ in known)
+    for _, *wrong in known:
+        yield from wrong
 
 
 def reproducing(
@@ -538,7 +594,19 @@ def reproducing(
         dims: bool (action_dim,).
         bins: see `Candidate.tolerance`.
     """
-    return [way for way in ways if way.gives(normalised, actions, dims, bins=bins).all()]
+    ways = list(ways)
+    if not ways or not len(actions):
+        return ways
+    # Most give not even the first action, which one comparison says of all of them.
+    first = np.array([normalised[way.how][0] for way in ways])
+    slope, offset = np.array([way.slope for way in ways]), np.array([way.offset for way in ways])
+    close = np.abs(slope * first + offset - actions[0]) <= tolerance(slope, offset, bins)
+    likely = np.asarray(close[:, dims].all(axis=1)).tolist()
+    return [
+        way
+        for way, give in zip(ways, likely, strict=True)
+        if give and way.gives(normalised, actions, dims, bins=bins).all()
+    ]
 
 
 def measure(inputs: np.ndarray, actions: np.ndarray) -> Line:

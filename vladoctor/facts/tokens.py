@@ -7,6 +7,7 @@ openvla/openvla@c8f03f4 prismatic/extern/hf/modeling_prismatic.py:500-524.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from vladoctor.facts import Facts
     from vladoctor.profiles import Profile
     from vladoctor.records import Episode, Query
 
@@ -144,6 +146,17 @@ def prompt_ids(ids: Sequence[int], append_id: int | None) -> tuple[int, ...]:
     """Ids of a prompt as `predict_action` passes them on: with `append_id` behind them unless they end with it."""
     ends = append_id is None or (len(ids) > 0 and ids[-1] == append_id)
     return tuple(ids) if ends else (*ids, int(append_id or 0))
+
+
+_tokens: weakref.WeakKeyDictionary[Facts, list[ActionTokens]] = weakref.WeakKeyDictionary()
+
+
+def tokens_of(facts: Facts) -> list[ActionTokens]:
+    """`action_tokens` by the profile's layout, none where it has none. Computed once for each `Facts`."""
+    if facts not in _tokens:
+        layout = token_layout(facts.profile)
+        _tokens[facts] = [] if layout is None else action_tokens(facts.episode, layout)
+    return _tokens[facts]
 
 
 def action_tokens(episode: Episode, layout: TokenLayout) -> list[ActionTokens]:
