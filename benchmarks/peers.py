@@ -26,7 +26,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from clients import machine
 from evidence import write_section
 
 from vladoctor.check import all_faults
@@ -241,7 +240,8 @@ def section(
         f"{tool}: {cells[HEALTHY][tool]['why']}" for tool in tools if "not_run" in results[HEALTHY]["tools"][tool]
     }
     lines += [f"- Not run on this machine: {why}" for why in sorted(missing)]
-    return "\n".join([f"{versions}; {machine()}.", "", *lines])
+    machines = sorted({result["machine"] for result in results.values()})
+    return "\n".join([f"{versions}; {' and '.join(machines)}.", "", *lines])
 
 
 def _first(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from clients import machine
 from gymnasium import spaces
 
 from vladoctor.adapters import libero
@@ -126,7 +127,12 @@ def main() -> None:
                 said[tool] = {"said": [f"raised {last}"], "traceback": traceback.format_exc()}
     packages = ("gymnasium", "stable_baselines3", "vla-eval", "inspect-robots", "lerobot-doctor")
     found = {one.metadata["Name"]: one.version for one in distributions()}
-    result = {"fault": name, "tools": said, "versions": {package: found.get(package) for package in packages}}
+    result = {
+        "fault": name,
+        "tools": said,
+        "versions": {package: found.get(package) for package in packages},
+        "machine": machine(),
+    }
     out.write_text(json.dumps(result, indent=1), "utf-8")
 
 

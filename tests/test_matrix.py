@@ -22,7 +22,7 @@ from vladoctor import cli, matrix
 from vladoctor.errors import UserError
 from vladoctor.matrix import HEALTHY, difference, exit_status, plan, share, trials_of, upper_bound
 from vladoctor.records import Outcome
-from vladoctor.report.matrix import brief, make_display, print_matrix, section, to_markdown
+from vladoctor.report.matrix import brief, make_display, print_matrix, section, setting, to_markdown
 from vladoctor.runspec import RunSpec, load_run
 from vladoctor.schemas import load_schema
 from vladoctor.trace import TraceWriter
@@ -232,6 +232,14 @@ def test_a_matrix_is_told_in_tables_and_in_short(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "its code found 4/6 = 67 %" in shown
     assert "  unnorm-bridge (VD501): VD501 1/2, none 1/2" in shown
+
+
+def test_rows_of_several_machines_are_told() -> None:
+    where = {"machine": "2 cores", "rows_by_platform": {"Linux-6, Python 3.12.3": 65, "Linux-5, Python 3.11.7": 66}}
+    found = {"vladoctor": "0.1.0", "run": where}
+    assert "Rows of 2 machines: 65 on Linux-6, Python 3.12.3; 66 on Linux-5, Python 3.11.7." in setting(found)
+    where["rows_by_platform"] = {"Linux-6, Python 3.12.3": 131}
+    assert "Rows of" not in setting(found)
 
 
 def test_one_is_no_plural(capsys: pytest.CaptureFixture[str]) -> None:

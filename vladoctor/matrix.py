@@ -432,6 +432,10 @@ def _row(ended: Ended, out: Path, about: dict[str, Any]) -> tuple[dict[str, Any]
     report = _read(out / job.place / "report.json")
     if not about:
         about.update({key: report["run"].get(key) for key in ("versions", "assets", "device", "profile", "model")})
+        about["rows_by_platform"] = {}
+    versions = report["run"].get("versions") or {}
+    platform_name = f"{versions.get('platform') or '?'}, Python {versions.get('python') or '?'}"
+    about["rows_by_platform"][platform_name] = about["rows_by_platform"].get(platform_name, 0) + 1
     judged = [each["checks"] for each in (*report["episodes"], report.get("overall") or {"checks": []})]
     row |= {
         "report": (job.place / "report.json").as_posix(),

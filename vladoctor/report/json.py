@@ -146,12 +146,10 @@ def success_interval(successes: int, trials: int) -> tuple[float, float] | None:
     """Wilson's interval at `CONFIDENCE` for a success rate; None without trials."""
     if not trials:
         return None
-    # By hand: to import scipy.stats takes longer than all else of a report.
-    z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    share, square = successes / trials, z * z / trials
-    middle = (share + square / 2) / (1 + square)
-    half = z * math.sqrt(share * (1 - share) / trials + square / trials / 4) / (1 + square)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def trials(diagnoses: Iterable[Diagnosis]) -> list[Diagnosis]:

@@ -90,6 +90,11 @@ def setting(found: Mapping[str, Any], machine: str = "") -> str:
     versions = run.get("versions") or {}
     machine = machine or run.get("machine") or ""
     said = [f"Machine: {machine}."] if machine else []
+    # Rows are kept from an earlier time, which may have been somewhere else.
+    platforms = run.get("rows_by_platform") or {}
+    if len(platforms) > 1:
+        each = "; ".join(f"{count} on {name}" for name, count in platforms.items())
+        said.append(f"Rows of {len(platforms)} machines: {each}. What follows is the first one's.")
     said.append(
         f"vladoctor {found['vladoctor']}, " + ", ".join(f"{n} {versions.get(n) or '?'}" for n in VERSIONS) + "."
     )
