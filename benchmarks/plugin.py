@@ -6,7 +6,8 @@ A trivial suite is run by three pytests, once each in every round, in an order t
 environment with vladoctor's wheel installed; in the same with `-p no:vladoctor`; and in one without vladoctor. Both
 environments see the same other packages. Milliseconds are of whole processes, by the clock and of CPU time (user and
 system), which a busy machine changes less. What the plugin costs is the median of the differences within a round, with
-its quartiles; beside it stands the difference of the fastest runs, which nobody disturbed.
+its quartiles; beside it stands the difference of the fastest runs, which nobody disturbed. Where valgrind is installed,
+instructions are counted as well, once for each: a count that other work on the machine does not change.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import json
 import os
 import platform
 import random
+import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,8 +75,23 @@ def environments(scratch: Path) -> tuple[Path, Path]:
     return pythons[0], pythons[1]
 
 
-def measure(runs: int, tests: int) -> dict[str, list[tuple[float, float]]]:
-    """Milliseconds of each round, by the clock and of CPU time, by what was run."""
+@dataclass(frozen=True)
+class Suites:
+    """The trivial suite, and what runs it."""
+
+    commands: Mapping[str, Sequence[str]]
+    folder: Path
+    variables: Mapping[str, str]
+
+    def run(self, name: str, before: Sequence[str] = (), **more: str) -> str:
+        """Run one of them, under another program perhaps; what stands on stderr."""
+        command, env = [*before, *self.commands[name]], {**self.variables, **more}
+        kept = subprocess.run(command, cwd=self.folder, env=env, check=True, capture_output=True, text=True)
+        return kept.stderr
+
+
+@contextmanager
+def made(tests: int) -> Iterator[Suites]:
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
         having, lacking = environments(scratch)
@@ -87,18 +106,36 @@ def measure(runs: int, tests: int) -> dict[str, list[tuple[float, float]]]:
             WITHOUT: [str(lacking), *common],
         }
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PY")}
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-        order = list(commands)
-        shuffle = random.Random(0).shuffle
-        for number in range(runs + 2):
-            shuffle(order)
-            for name in order:
-                started, used = time.perf_counter(), cpu_seconds()
-                subprocess.run(commands[name], cwd=suite, env=variables, stdout=subprocess.DEVNULL, check=True)
-                if number > 1:  # the first two compile and warm up
-                    spent = (time.perf_counter() - started) * 1e3, (cpu_seconds() - used) * 1e3
-                    times[name].append(spent)
-        return times
+        yield Suites(commands, suite, variables)
+
+
+def measure(suites: Suites, runs: int) -> dict[str, list[tuple[float, float]]]:
+    """Milliseconds of each round, by the clock and of CPU time, by what was run."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in suites.commands}
+    order = list(suites.commands)
+    shuffle = random.Random(0).shuffle
+    for number in range(runs + 2):
+        shuffle(order)
+        for name in order:
+            started, used = time.perf_counter(), cpu_seconds()
+            suites.run(name)
+            if number > 1:  # the first two compile and warm up
+                spent = (time.perf_counter() - started) * 1e3, (cpu_seconds() - used) * 1e3
+                times[name].append(spent)
+    return times
+
+
+def count(suites: Suites) -> dict[str, int]:
+    """Instructions of each, as callgrind counts them; nothing where it is not installed."""
+    if shutil.which("valgrind") is None:
+        return {}
+    counter = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    found = {}
+    for name in suites.commands:
+        told = suites.run(name, counter, PYTHONHASHSEED="0")
+        (number,) = re.findall(r"refs:\s*([\d,]+)", told)
+        found[name] = int(number.replace(",", ""))
+    return found
 
 
 def cpu_seconds() -> float:
@@ -126,19 +163,26 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", type=Path, help="Markdown file whose section `plugin` is replaced")
     arguments = parser.parse_args()
-    times = measure(arguments.runs, arguments.tests)
+    with made(arguments.tests) as suites:
+        times, counted = measure(suites, arguments.runs), count(suites)
     found = differences(times)
     if arguments.write:
         from evidence import write_section
 
-        write_section(arguments.write, "plugin", table(times, found, arguments.tests))
+        write_section(arguments.write, "plugin", table(times, found, counted, arguments.tests))
     if arguments.json:
-        print(json.dumps({"times_ms": times, "differences": [asdict(one) for one in found]}, indent=2))
+        differing = [asdict(one) for one in found]
+        print(json.dumps({"times_ms": times, "differences": differing, "instructions": counted}, indent=2))
     else:
-        print(table(times, found, arguments.tests))
+        print(table(times, found, counted, arguments.tests))
 
 
-def table(times: dict[str, list[tuple[float, float]]], found: Sequence[Difference], tests: int) -> str:
+def table(
+    times: Mapping[str, Sequence[tuple[float, float]]],
+    found: Sequence[Difference],
+    counted: Mapping[str, int],
+    tests: int,
+) -> str:
     import pytest
 
     clock, used = (statistics.median(one[index] for one in times[PLUGIN]) for index in (0, 1))
@@ -153,6 +197,12 @@ def table(times: dict[str, list[tuple[float, float]]], found: Sequence[Differenc
     for one in found:
         span = f"{one.median_ms:+.1f} ({one.lower_ms:+.1f} to {one.upper_ms:+.1f})"
         rows.append(f"| {one.against} | {one.measured} | {span} | {one.fastest_ms:+.1f} ({one.ratio:.3f}) |")
+    for other in (BLOCKED, WITHOUT) if counted else ():
+        ratio = counted[PLUGIN] / counted[other]
+        more = (counted[PLUGIN] - counted[other]) / 1e6
+        rows.append(
+            f"| {other} | instructions | {more:.1f} million, of so much CPU time {(1 - 1 / ratio) * used:.1f} ms | ({ratio:.4f}) |"
+        )
     return "\n".join(rows)
 
 
