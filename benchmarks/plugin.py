@@ -199,10 +199,10 @@ def table(
         rows.append(f"| {one.against} | {one.measured} | {span} | {one.fastest_ms:+.1f} ({one.ratio:.3f}) |")
     for other in (BLOCKED, WITHOUT) if counted else ():
         ratio = counted[PLUGIN] / counted[other]
-        more = (counted[PLUGIN] - counted[other]) / 1e6
-        rows.append(
-            f"| {other} | instructions | {more:.1f} million, of so much CPU time {(1 - 1 / ratio) * used:.1f} ms | ({ratio:.4f}) |"
+        more = (
+            f"{(counted[PLUGIN] - counted[other]) / 1e6:.1f} million: {(1 - 1 / ratio) * used:.1f} of the CPU time's ms"
         )
+        rows.append(f"| {other} | instructions | {more} | ({ratio:.4f}) |")
     return "\n".join(rows)
 
 
