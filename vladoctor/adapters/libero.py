@@ -166,6 +166,20 @@ def find_assets(assets: str = "auto") -> AssetSource:
     return _find_assets(assets, _package_root())
 
 
+def require_assets_for(suite: str, source: AssetSource) -> None:
+    """Check that a suite's scenes can be made of these assets.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if source.kind == "stand-in" and suite != "libero_object":
+        raise UserError(
+            f"the stand-in assets serve libero_object only, not {suite}",
+            where="env.assets",
+            remedy=f"say libero_object, or {_REAL_ASSETS}",
+        )
+
+
 def load_task(suite: str, task: int | str) -> LiberoTask:
     """Look up a task and read its init states.
 
@@ -180,12 +194,7 @@ def load_task(suite: str, task: int | str) -> LiberoTask:
     """
     source = _prepared()
     benchmark = _benchmark(suite)
-    if source.kind == "stand-in" and suite != "libero_object":
-        raise UserError(
-            f"the stand-in assets serve libero_object only, not {suite}",
-            where="env.assets",
-            remedy=f"say libero_object, or {_REAL_ASSETS}",
-        )
+    require_assets_for(suite, source)
     names = benchmark.get_task_names()
     if isinstance(task, str) and not task.lstrip("-").isdigit():
         if task in names:

@@ -193,13 +193,12 @@ def _needed(found: dict[str, str], context: Context) -> Iterator[Item]:
     if importlib.util.find_spec("libero") is None:
         missing.append("libero")
     if missing:
-        extra = "torch" if set(missing) & {"torch", "transformers"} else "libero"
         raise TroubleError(
             "VD703",
             f"Not installed: {', '.join(missing)}. The loop cannot be run without.",
-            f'Run: pip install "vladoctor[torch,{extra}]"; for LIBERO itself see docs/install.md.'
-            if extra == "libero"
-            else 'Run: pip install "vladoctor[torch]" (docs/install.md).',
+            'Run: pip install "vladoctor[torch]" (docs/install.md).'
+            if set(missing) <= {"torch", "transformers", "safetensors"}
+            else 'Run: pip install "vladoctor[torch,libero]"; for LIBERO itself see docs/install.md.',
             evidence={"seen": "missing", "expected": ", ".join(missing)},
         )
     named = ("torch", "transformers", "mujoco", "robosuite")
@@ -355,6 +354,7 @@ def _assets(context: Context) -> Iterator[Item]:
         return
     _, env = context.spec.own_loop()
     source = libero.find_assets(env.assets)
+    libero.require_assets_for(env.suite, source)
     yield Item(0, "assets", OK, f"{source.kind}: {source.note}")
 
 
