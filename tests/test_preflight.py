@@ -20,12 +20,13 @@ import pytest
 
 from vladoctor.check import Severity
 from vladoctor.init import write_run
-from vladoctor.preflight import looks
+from vladoctor.preflight import looks, show, source
 from vladoctor.preflight.looks import BlockedError, Context, Look, TroubleError
 from vladoctor.preflight.machine import machine, markdown
 from vladoctor.preflight.plan import run_preflight
 from vladoctor.preflight.result import ABSTAINED, CRASHED, OK, Item, Preflight
 from vladoctor.profiles import load_profile
+from vladoctor.report.reported import without_paths
 from vladoctor.runspec import load_run
 from vladoctor.schemas import load_schema
 
@@ -242,6 +243,30 @@ def test_a_baseline_accepts_what_is_known_and_nothing_else(tmp_path: Path) -> No
     (copy / "config.json").unlink()
     run = faults.run_file(tmp_path, model=copy)
     assert status(MUJUCO_GL="egl") == (1, ["VD704"])
+
+
+def test_a_baseline_of_a_missing_folder_accepts_no_damaged_one(tmp_path: Path) -> None:
+    """Both come as words alone, under one code and at one line."""
+    known = str(tmp_path / "known.json")
+
+    def status(model: Path, *options: str) -> int:
+        run = faults.run_file(tmp_path, model=model)
+        return faults.run(faults.Case(run, options=("--baseline", known, *options)), 0).status
+
+    assert status(tmp_path / "here" / "nowhere", "--write-baseline") == 0
+    assert status(tmp_path / "elsewhere" / "nowhere") == 0
+    copy = faults.checkpoint_copy(tmp_path)
+    (copy / "config.json").write_text("{")
+    assert status(copy) == 1
+
+
+@pytest.mark.simulator
+def test_stand_in_assets_are_not_right_for_a_suite_that_they_do_not_have(tmp_path: Path) -> None:
+    run = Path(faults.run_file(tmp_path))
+    run.write_text(run.read_text("utf-8").replace("libero_object", "libero_goal"), "utf-8")
+    found = [one.message for one in run_preflight(load_run(run), 0).findings if one.code == "VD104"]
+    assert len(found) == 1
+    assert "serve libero_object only, not libero_goal" in found[0]
 
 
 def test_a_wrong_run_file_is_an_error_as_for_diagnose(tmp_path: Path) -> None:
@@ -462,6 +487,30 @@ def test_the_machine_report_holds_no_paths_and_no_names(monkeypatch: pytest.Monk
     assert "transformers" in text or "numpy" in text
 
 
+def test_the_report_to_paste_holds_no_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "some body"
+    copy = faults.checkpoint_copy(home)
+    (copy / "config.json").write_text("{")
+    monkeypatch.setenv("HOME", str(home))
+    text = show.report(run_preflight(load_run(faults.run_file(tmp_path, model=copy)), 0))
+    assert "<path>/config.json" in text
+    assert str(tmp_path) not in text
+    assert "some body" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("not JSON (/home/somebody/w/config.json)", "not JSON (<path>/config.json)"),
+        ("no folder /home/somebody.", "no folder <path>"),
+        ("EGL at ~/x:/home/y", "EGL at <path>:<path>"),
+        ("see https://example.org/a, 20 steps / s, m/s, weights/tiny", None),
+    ],
+)
+def test_what_a_path_is(text: str, shown: str | None) -> None:
+    assert without_paths(text) == (text if shown is None else shown)
+
+
 # Names in files against names in models.
 
 
@@ -510,6 +559,21 @@ def test_no_expectation_names_what_the_profile_does_not_say(context: Context) ->
     assert _expected("arm", context).endswith("1 = 0.05 m, 0.5 rad")
     unknown = context.profile.with_overrides({"environment.action_scale": None})
     assert _expected("arm", replace(context, profile=unknown)) == "displacements in the base's frame"
+
+
+def test_missing_libraries_name_all_extras_that_hold_them(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other would be two rounds."""
+
+    def remedy(*missing: str) -> str:
+        monkeypatch.setattr(source, "_version", lambda name: None)
+        monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: None if name in missing else object())
+        with pytest.raises(TroubleError) as raised:
+            list(source._needed({}, context))
+        return raised.value.remedy
+
+    assert 'vladoctor[torch]"' in remedy("torch", "transformers")
+    assert 'vladoctor[torch,libero]"' in remedy("mujoco")
+    assert 'vladoctor[torch,libero]"' in remedy("torch", "mujoco")
 
 
 def test_a_library_that_is_missing_is_not_one_of_another_version(context: Context) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vladoctor.preflight import memory
 from vladoctor.preflight.memory import GIB
+from vladoctor.report.reported import without_paths
 from vladoctor.runspec import RunSpec
 from vladoctor.taps.rendering import gl_facts
 from vladoctor.versions import versions
@@ -37,7 +38,7 @@ def machine(spec: RunSpec | None = None) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": f"{room[0] / GIB:.1f} GiB {room[1]}" if room else None,
         "gpus": _gpus(),
-        "variables": {name: _without_paths(value) for name, value in variables.items()},
+        "variables": {name: without_paths(value) for name, value in variables.items()},
         "versions": found,
     }
     if spec is not None and spec.model is not None:
@@ -55,11 +56,6 @@ def markdown(facts: Mapping[str, Any]) -> str:
             value = "; ".join(map(str, value))
         lines.append(f"- {name}: {value}")
     return "\n".join(lines)
-
-
-def _without_paths(value: str) -> str:
-    """A value in which paths are left out, as they can hold a user's name."""
-    return re.sub(r"(?<![\w.])~?/[^\s:;,]*", "<path>", value)
 
 
 def _distribution() -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from vladoctor.preflight.machine import markdown
 from vladoctor.preflight.result import ABSTAINED, CRASHED, OK, PROBLEM, Item, Preflight
 from vladoctor.report.console import COLOURS, Glyphs, glyphs_for
+from vladoctor.report.reported import without_paths
 from vladoctor.result import FAILED, FINDINGS, INCOMPLETE
 
 TITLES = ("files and versions", "machine, environment, checkpoint", "weights and a short episode", "whole episodes")
@@ -103,4 +104,4 @@ def _word(item: Item) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())[:300]
+    return " ".join(without_paths(text).replace("|", "\\|").split())[:300]

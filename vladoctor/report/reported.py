@@ -28,6 +28,9 @@ COMMENT, CONFIGURATION, BASELINE = "comment", "configuration", "baseline"
 
 WHOLE_RUN = "the run as a whole"
 
+NAMED = (".json", ".yaml", ".yml", ".safetensors", ".bin", ".py", ".bddl", ".xml", ".txt")
+"""Endings of files whose names are told where their folders are not."""
+
 
 @dataclass(frozen=True)
 class Reported:
@@ -225,8 +228,11 @@ def of_preflight(result: Preflight) -> Report:
 
 
 def preflight_identity(finding: Finding, what: str) -> tuple[str, ...]:
-    """Of a finding of a pre-flight's: at what it was found."""
-    return (finding.code, "preflight", what, kind(finding))
+    """Of a finding of a pre-flight's: at what it was found, and what; where only words say that, by the words."""
+    seen, wanted = finding.evidence.get("seen"), finding.evidence.get("expected")
+    told = f"{kind(finding)}\0{wanted}" if isinstance(seen, str) and isinstance(wanted, str) else finding.message
+    # Paths differ from machine to machine.
+    return (finding.code, "preflight", what, _without_measurements(without_paths(told)))
 
 
 def kind(finding: Finding) -> str:
@@ -235,8 +241,12 @@ def kind(finding: Finding) -> str:
     if diff:
         return "".join(f"{op}{text}" for op, text in diff if op != "=")
     seen = finding.evidence.get("seen")
-    # Measurements differ from run to run; whole numbers are what somebody chose.
-    return re.sub(r"\d+\.\d+", "#", seen) if isinstance(seen, str) else ""
+    return _without_measurements(seen) if isinstance(seen, str) else ""
+
+
+def _without_measurements(text: str) -> str:
+    """A text without what differs from run to run; whole numbers are what somebody chose."""
+    return re.sub(r"\d+\.\d+", "#", text)
 
 
 def run_identity(finding: Finding, episode: Episode | None) -> tuple[str, ...]:
@@ -262,6 +272,22 @@ def relative(file: str, base: Path | None = None) -> str:
             return resolved.relative_to((base or Path.cwd()).resolve()).as_posix()
         except ValueError:
             return resolved.as_posix()
+
+
+def without_paths(text: str) -> str:
+    """A text in which paths from the root or the home folder are left out, as they can hold a user's name.
+
+    The name of a file stays where its ending says that it is one. Addresses ("https://...") are no paths.
+    """
+
+    def name_alone(found: re.Match[str]) -> str:
+        path = Path(found[0].rstrip("."))
+        return f"<path>/{path.name}" if path.suffix in NAMED else "<path>"
+
+    home = str(Path.home())
+    if len(home) > 1:  # with a blank in it, it would not be seen whole
+        text = text.replace(f"{home}/", "~/")
+    return re.sub(r"""(?<![\w./~])~?/(?!/)[^\s:;,()\[\]'"`|]+""", name_alone, text)
 
 
 def shown(place: Place) -> str:
