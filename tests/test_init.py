@@ -117,9 +117,41 @@ def test_completion() -> None:
     assert "VD201,VD301" in completed("diagnose", "--select", "VD201,VD30")
     assert "openvla-libero" in completed("diagnose", "--profile", "openvla-l")
     assert "demo" in completed("preflight", "de")
+    assert {"openvla-libero", "openvla-oft"} <= set(completed("profiles", "openvla"))
+    assert "show" in completed("profiles", "sh")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["completion", shell]) == 0
     assert "_VLADOCTOR_COMPLETE" in capsys.readouterr().out
+
+
+def test_bash_offers_names_beside_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """click's own script drops every name where files can stand as well."""
+    assert run(["completion", "bash"]) == 0
+    (tmp_path / "desk run.yaml").touch()
+    program = tmp_path / "vladoctor"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vladoctor "$@"\n', "utf-8")
+    program.chmod(0o755)
+    asked = """
+    compopt() { :; }  # only works while a key is handled
+    COMP_WORDS=(vladoctor preflight de); COMP_CWORD=2
+    _vladoctor_completion vladoctor de preflight
+    printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", capsys.readouterr().out + asked],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["demo", "desk run.yaml"], done.stderr
+
+
+def test_help_of_completion_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", "--help"]) == 0
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "vladoctor completion " in line]
+    assert lines == ["Usage:", "bash:", "zsh:", "fish:"]

@@ -31,6 +31,8 @@ from vladoctor.cli.options import traceback_option as _traceback_option
 from vladoctor.errors import UserError, refused
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from vladoctor.result import RunResult
     from vladoctor.runspec import RunSpec
 
@@ -567,6 +569,11 @@ class _Profiles(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from vladoctor.cli.completing import profiles as names
+
+        return [*super().shell_complete(ctx, incomplete), *(names(incomplete) if incomplete[:1] != "-" else ())]
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")

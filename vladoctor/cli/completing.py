@@ -103,10 +103,31 @@ def _commands(group: click.Group) -> Iterable[click.Command]:
             yield from _commands(command)
 
 
+BASH = """\
+%(complete_func)s() {
+    local line at
+    COMPREPLY=()
+    while IFS= read -r line; do
+        at=${#COMPREPLY[@]}
+        case "$line" in
+            plain,*) COMPREPLY+=("${line#plain,}") ;;
+            dir,*) compopt -o filenames; mapfile -t -O $at COMPREPLY < <(compgen -d -- "${line#dir,}") ;;
+            file,*) compopt -o filenames; mapfile -t -O $at COMPREPLY < <(compgen -f -- "${line#file,}") ;;
+        esac
+    done < <(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete "$1")
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+"""click's own drops all words where files can stand as well: the runs and profiles that come with vladoctor."""
+
+
 def script(group: click.Group, shell: str) -> str:
     """What the shell is to read."""
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import BashComplete, get_completion_class
 
-    kind = get_completion_class(shell)
+    class Bash(BashComplete):
+        source_template = BASH
+
+    kind = Bash if shell == "bash" else get_completion_class(shell)
     assert kind is not None
     return kind(group, {}, "vladoctor", "_VLADOCTOR_COMPLETE").source()
