@@ -585,6 +585,14 @@ def test_workers_tell_the_controller(suite: pytest.Pytester) -> None:
     assert len(json.loads((suite.path / "kept" / "index.json").read_text())["runs"]) == 2
 
 
+def test_an_ini_file_can_not_misspell_what_an_option_can_not(suite: pytest.Pytester) -> None:
+    suite.makeini("[pytest]\nvladoctor_gpus = wrker")
+    suite.makepyfile("def test_it(): pass")
+    result = run(suite)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*vladoctor_gpus is one of auto, worker, off, not 'wrker'*"])
+
+
 @pytest.mark.parametrize(
     ("visible", "number", "given"),
     [

@@ -125,6 +125,12 @@ def test_what_is_wrong_with_a_run_file_is_said_with_line_and_column(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
+def test_a_wrong_code_of_the_suite_is_said_by_pytests_name_of_it(suite: pytest.Pytester) -> None:
+    run_file(suite, "loop: {command: [program.py]}\n", "a.run.yaml")
+    result = suite.runpytest_inprocess("-o", "vladoctor_select=VD999")
+    result.stdout.fnmatch_lines(["vladoctor_select: there is no check 'VD999'"])
+
+
 def test_files_with_other_names_are_left_alone(suite: pytest.Pytester) -> None:
     run_file(suite, "not: ours", "settings.yaml")
     run_file(suite, "not: ours either", "x.run.yml")

@@ -21,6 +21,8 @@ MARKER = (
     "judges what this test watches; with watch=True the whole test is watched and has to be healthy."
 )
 
+GPUS = ("auto", "worker", "off")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vladoctor", "closed loops of vision-language-action models")
@@ -42,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--vladoctor-gpus",
-        choices=("auto", "worker", "off"),
+        choices=GPUS,
         help="Give each worker of pytest-xdist a GPU of its own: always, never, or (auto) where an option or the ini "
         "file says anything of vladoctor.",
     )
@@ -61,6 +63,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
+    gpus = config.getini("vladoctor_gpus")
+    if gpus not in ("", *GPUS):
+        raise pytest.UsageError(f"vladoctor_gpus is one of {', '.join(GPUS)}, not {gpus!r}")
     if config.getoption("vladoctor_report_dir") or config.getini("vladoctor_report_dir"):
         from vladoctor.testing.settings import require_folder
 

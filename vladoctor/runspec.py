@@ -659,6 +659,9 @@ def _unknown_check(written: str, key: str) -> Problem:
     names = {name.casefold(): check for check in checks for name in (check.code, check.name)}
     near = get_close_matches(written.casefold(), names, n=1)
     hint = f"did you mean {names[near[0]].code} ({names[near[0]].name})? " if near else ""
+    if re.fullmatch(r"vd\d{1,2}", written.casefold()):
+        family = [check.code for check in checks if check.code.startswith(written.upper())]
+        hint = f"that is the beginning of {', '.join(family)}; " if family else ""
     known = ", ".join(check.code for check in checks)
     return Problem(key, f"there is no check {written!r}", f"{hint}there are {known}; see: vladoctor checks")
 

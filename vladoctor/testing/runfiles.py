@@ -51,6 +51,8 @@ class RunFile(pytest.File):
             spec = Settings.of_suite(self.config).over(load_run(self.path), options)
         except UserError as error:
             error.where = error.where.replace(str(self.path), shown)
+            if error.where.startswith("--"):  # as vladoctor's command line has it, which nobody has typed here
+                error.where = f"vladoctor_{error.where[2:].replace('-', '_')}"
             raise self.CollectError(str(error)) from error
         run = Run(self.config, self.path, shown, spec)
         checks = selected_checks(spec)
