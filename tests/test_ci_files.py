@@ -65,6 +65,19 @@ def test_the_gravest_status_is_the_actions(tmp_path: Path, lint: int, preflight:
     assert outputs["status"] == str(status)
 
 
+def test_only_what_was_written_is_uploaded(tmp_path: Path) -> None:
+    """The step that uploads fails where its file is missing, and hides why."""
+    (tmp_path / "out").mkdir()
+    _, outputs = _look(tmp_path, {"lint": 2, "preflight": 1}, RUN_FILE="run.yaml")
+    assert set(outputs) == {"status", "stem"}
+    (tmp_path / "out" / "v-preflight.sarif").write_text("{}")
+    _, outputs = _look(tmp_path, {"lint": 2, "preflight": 1}, RUN_FILE="run.yaml")
+    assert outputs["preflight"] == "true"
+    assert "lint" not in outputs
+    for name, output in (("Upload what lint found", "lint"), ("Upload what preflight found", "preflight")):
+        assert f"steps.vladoctor.outputs.{output} == 'true'" in _step(name)["if"]
+
+
 def test_inputs_are_never_part_of_a_script() -> None:
     for step in _yaml("action.yml")["runs"]["steps"]:
         assert "${{" not in step.get("run", "")

@@ -277,6 +277,27 @@ def test_a_wrong_run_file_is_an_error_as_for_diagnose(tmp_path: Path) -> None:
     assert "did you mean `suite`?" in done.errors
 
 
+def test_a_wrong_run_file_is_said_where_machines_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pull request shows nothing of stderr, and the step that uploads SARIF wants its file."""
+    from vladoctor.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("model: {path: .}\nenv: {siute: libero_object}\n", "utf-8")
+    assert run(["preflight", "run.yaml", "--output-format", "github", "--sarif", "out.sarif"]) == 2
+    said = capsys.readouterr().out
+    assert said.startswith("::error file=run.yaml,line=2,endLine=2,col=7,")
+    assert "::run.yaml:2:7: env.siute: " in said
+    assert "did you mean `suite`?" in said
+    (part,) = json.loads(Path("out.sarif").read_text("utf-8"))["runs"]
+    assert part["invocations"][0]["exitCode"] == 2
+    (told,) = part["invocations"][0]["toolExecutionNotifications"]
+    assert told["locations"][0]["physicalLocation"]["region"]["startLine"] == 2
+    assert run(["preflight", "no.yaml", "--output-format", "junit"]) == 2
+    assert "no.yaml: there is no such run file" in capsys.readouterr().out
+
+
 def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("loop: {command: [python, no_such_eval.py]}\n", "utf-8")

@@ -71,13 +71,17 @@ def preflight(
     from vladoctor.preflight.plan import run_preflight
     from vladoctor.runspec import load_run
 
-    spec = load_run(run_file).with_options(device=device, tasks=tasks, profile=profile)
     accepted = _baseline(baseline, write=write_baseline)
-    with _stdout_to_stderr(), _progress() as note:
-        try:
-            done = run_preflight(spec, level, note)
-        finally:
-            end_children()
+    try:
+        spec = load_run(run_file).with_options(device=device, tasks=tasks, profile=profile)
+        with _stdout_to_stderr(), _progress() as note:
+            try:
+                done = run_preflight(spec, level, note)
+            finally:
+                end_children()
+    except UserError as error:
+        _deliver_refusal(error, run_file, outputs)
+        raise
     done = accepted(done)
     _deliver(done, replace(outputs, form="json") if as_json else outputs, as_issue=report)
     return done.exit_status
@@ -104,6 +108,17 @@ def _baseline(file: Path | None, *, write: bool) -> Callable[[Preflight], Prefli
         return accept_known_items(done, read_baseline(known))
 
     return accept_all
+
+
+def _deliver_refusal(error: UserError, run_file: str, outputs: Outputs) -> None:
+    """Say what is wrong with a run file where machines look, too: a pull request shows nothing of stderr."""
+    from vladoctor.report.formats import render, write_files
+    from vladoctor.report.reported import of_refusal
+
+    report = of_refusal("preflight", error, run_file)
+    write_files(report, outputs.files)
+    if outputs.form in FORMATS:
+        outputs.put(render(report, outputs.form))
 
 
 def _deliver(done: Preflight, outputs: Outputs, *, as_issue: bool) -> None:
@@ -179,17 +194,18 @@ def init(checkpoint: Path | None, suite: str | None, out: Path, force: bool) -> 
     print(f"next: vladoctor preflight {written.file}")
 
 
-@click.command(short_help="Print shell completion.")
+@click.command(
+    short_help="Print shell completion.",
+    # Not the docstring: a raw one keeps the mark that tells click to leave lines as they are.
+    help="Print what makes SHELL complete commands, options, codes, faults, profiles and runs.\n\n\b\n"
+    'bash:  eval "$(vladoctor completion bash)"      in ~/.bashrc\n'
+    'zsh:   eval "$(vladoctor completion zsh)"       in ~/.zshrc, behind compinit\n'
+    "fish:  vladoctor completion fish > ~/.config/fish/completions/vladoctor.fish",
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @traceback_option
 def completion(shell: str) -> None:
-    r"""Print what makes SHELL complete commands, options, codes, faults, profiles and runs.
-
-    \b
-    bash:  eval "$(vladoctor completion bash)"      in ~/.bashrc
-    zsh:   eval "$(vladoctor completion zsh)"       in ~/.zshrc
-    fish:  vladoctor completion fish > ~/.config/fish/completions/vladoctor.fish
-    """
+    """Print a shell's completion script."""
     from vladoctor.cli import cli
     from vladoctor.cli.completing import script
 

@@ -18,6 +18,7 @@ from vladoctor.places import Hop, Place
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import CheckResult, Finding
+    from vladoctor.errors import UserError
     from vladoctor.lint.result import LintResult
     from vladoctor.preflight.result import Preflight
     from vladoctor.records import Episode
@@ -225,6 +226,15 @@ def of_preflight(result: Preflight) -> Report:
         result.fail_on,
         home=Place(result.source, 1) if Path(result.source).is_file() else Place("run.yaml", 1),
     )
+
+
+def of_refusal(command: str, error: UserError, file: str) -> Report:
+    """That there was nothing to look at, because of what is wrong with a file that was named."""
+    at = re.match(r"(.+?):(\d+):(\d+)(?:: )?", error.where)
+    place = Place(at[1], int(at[2]), int(at[3])) if at else None
+    told = str(error).removeprefix(at[0]).removeprefix(": ") if at else str(error)
+    home = Place(file if Path(file).is_file() else "run.yaml", 1)
+    return Report(command, troubles=[Trouble(told, place)], exit_status=2, home=home)
 
 
 def preflight_identity(finding: Finding, what: str) -> tuple[str, ...]:
