@@ -710,3 +710,26 @@ def test_names_of_folders_differ_where_those_of_tests_do() -> None:
     found = [slug(name) for name in names]
     assert len(set(found)) == len(names)
     assert all(name and len(name) <= 100 and "/" not in name for name in found)
+
+
+def test_a_check_that_does_not_exist_is_never_found_right(suite: pytest.Pytester) -> None:
+    """`assert not vla_doctor.findings("VD2O1")` would pass whatever the loop does; "VD1" are those that begin so."""
+    suite.makepyfile(
+        f"""
+        import pytest
+        from robot import evaluate
+        from vladoctor.errors import UserError
+
+        def test_it(vla_doctor):
+            with vla_doctor.watch(ignore="{UNSEEN}") as run:
+                evaluate(run, lit=False)
+            for same in ("VD101", "vd101", "black-image", "VD1", "VD10"):
+                assert [one.code for one in vla_doctor.findings(same)] == ["VD101"]
+            assert vla_doctor.findings("VD2") == []
+            with pytest.raises(UserError, match="there is no check 'VD1O1'"):
+                vla_doctor.findings("VD1O1")
+            with pytest.raises(UserError, match="there is no check 'VD999'"):
+                vla_doctor.assert_healthy(ignore=["VD999"])
+        """
+    )
+    run(suite).assert_outcomes(passed=1)

@@ -15,7 +15,7 @@ import vladoctor
 from vladoctor.errors import UserError
 from vladoctor.runspec import RunSpec
 from vladoctor.testing import gpus
-from vladoctor.testing.settings import Settings, codes
+from vladoctor.testing.settings import Settings, codes, require_checks
 
 if TYPE_CHECKING:
     from vladoctor.diagnosis import Diagnosis, Finding
@@ -128,7 +128,11 @@ class VlaDoctor:
         doctor = self._doctor(self.settings, None, None)
         name, folder = self._place()
         run = Run(name, folder, replace(doctor.spec, source=name))
-        run.judged = replay_session([Path(trace) for trace in traces], spec=run.spec, out=folder)
+        try:
+            run.judged = replay_session([Path(trace) for trace in traces], spec=run.spec, out=folder)
+        except UserError as error:
+            # At the test's own line, not where it was found out.
+            raise error.with_traceback(None) from None
         self.runs.append(run)
         return run.judged
 
@@ -208,10 +212,19 @@ class VlaDoctor:
         return _only(self.diagnoses, "diagnosis", "diagnoses", self.name)
 
     def findings(self, code: str | None = None) -> list[Finding]:
-        """All findings, root causes first in each episode; those of one check by its code or name."""
+        """All findings, root causes first in each episode; those of checks by code, name or beginning of the code.
+
+        Raises:
+            UserError: nothing has been watched yet, or there is no such check.
+        """
         __tracebackhide__ = True
+        from vladoctor.testing.report import named
+
         found = [finding for _, result in self._judged() for finding in result.findings]
-        return found if code is None else [one for one in found if code in (one.code, one.name)]
+        if code is None:
+            return found
+        wanted = require_checks(codes(code), self.name)
+        return [one for one in found if named(one.code, one.name, wanted)]
 
     def summary(self, width: int = 100) -> str:
         """What was found, as text."""
@@ -233,12 +246,14 @@ class VlaDoctor:
 
         Raises:
             AssertionError: something was found, or could not be looked at; says what, with the evidence.
-            UserError: nothing has been watched yet, or there is no such severity.
+            UserError: nothing has been watched yet, or there is no such severity or check.
         """
         __tracebackhide__ = True
         self._judged()
         replace(self.settings, fail_on=fail_on or self.settings.fail_on).checked(self.name)
-        said = self._unhealthy(codes(ignore), fail_on, self.settings.complete if complete is None else complete)
+        said = self._unhealthy(
+            require_checks(codes(ignore), self.name), fail_on, self.settings.complete if complete is None else complete
+        )
         if said:
             raise AssertionError(said)
 

@@ -118,6 +118,28 @@ def codes(said: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(part.strip() for text in texts for part in str(text).split(",") if part.strip())
 
 
+def require_checks(said: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The same, if each is the code or the name of a check, or the beginning of codes.
+
+    Raises:
+        UserError: one is not; a test that asks for it would always pass.
+    """
+    from vladoctor.check import all_checks
+    from vladoctor.runspec import find_check
+    from vladoctor.testing.report import named
+
+    __tracebackhide__ = True
+    for one in said:
+        if not any(named(check.code, check.name, (one,)) for check in all_checks()):
+            try:
+                find_check(one)
+                remedy = "write it as `vladoctor checks` does"
+            except UserError as error:
+                remedy = error.remedy
+            raise UserError(f"there is no check {one!r}", where=where, remedy=remedy)
+    return said
+
+
 def report_folder(config: pytest.Config) -> Path | None:
     """Where reports are kept: the option is relative to where pytest was started, the ini file's to its root."""
     option = config.getoption("vladoctor_report_dir")
