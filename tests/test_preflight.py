@@ -532,6 +532,24 @@ def test_what_a_path_is(text: str, shown: str | None) -> None:
     assert without_paths(text) == (text if shown is None else shown)
 
 
+@pytest.mark.parametrize("key", [None, "libero_object", "bridge_orig"])
+def test_statistics_of_another_robot_are_not_right_because_they_are_there(key: str | None, context: Context) -> None:
+    """The fixture's checkpoint has both, and the run itself would be VD501's to stop."""
+    from vladoctor.preflight.checkpoint import _statistics
+
+    model, _ = context.spec.own_loop()
+    context.spec = replace(context.spec, model=replace(model, unnorm_key=key))
+    items = looks.take(Look(1, "statistics", "VD501", _statistics, "model.unnorm_key"), context)
+    assert [item.what for item in items] == ["trained for", "statistics"]
+    found = items[1].finding
+    if key != "bridge_orig":
+        assert (items[1].state, found) == (OK, None)
+        return
+    assert found is not None
+    assert (found.code, found.severity) == ("VD501", Severity.STOP)
+    assert found.remedy == "Write `unnorm_key: libero_object`."
+
+
 # Names in files against names in models.
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from vladoctor.check import Severity
+from vladoctor.facts import statistics as st
 from vladoctor.facts.tokens import bin_numbers, decode, token_layout
 from vladoctor.preflight import known, memory
 from vladoctor.preflight.looks import IMPORTING, Context, Look, TroubleError
 from vladoctor.preflight.memory import GIB
 from vladoctor.preflight.result import ABSTAINED, OK, Item, judged
-from vladoctor.records import Query
+from vladoctor.records import Episode, Query
 from vladoctor.session import expected_prompt
 from vladoctor.snapshot import AGAIN, Snapshot, Weights, check_hashes
 
@@ -113,10 +114,41 @@ def _statistics(context: Context) -> Iterator[Item]:
             "Copy the file again from the snapshot; it maps a data set's name to {action: {q01: [...], q99: [...]}}.",
             evidence={"seen": wrong, "expected": "q01 and q99, one number for each dimension"},
         )
-    episode = known.episode(context.spec, run={"checkpoint": snapshot.facts()})
+    episode = known.episode(context.spec, run={"checkpoint": {**snapshot.facts(), "unnorm_key": key}})
     result = known.ask("VD704", episode, context.profile, context.spec)
     yield from judged(1, "trained for", result, quiet=True)
+    _require_suites_statistics(key, episode, context)
     yield Item(1, "statistics", OK, f"{key}, in {file}", f"statistics of {env.suite}")
+
+
+def _require_suites_statistics(key: str, episode: Episode, context: Context) -> None:
+    """Hold what `unnorm_key` names against what VD501 expects of this suite and checkpoint.
+
+    Raises:
+        TroubleError: they are others. That the checkpoint has none of the suite's is VD704's to say.
+    """
+    if context.profile.get("unnorm.method") != "q01_q99":
+        return
+    own = st.checkpoint_statistics(episode)
+    used = own.get(key)
+    expected = st.expectation(episode, context.profile, own, used.q01.size) if used is not None else None
+    if used is None or expected is None or expected.lacking:
+        return
+    way = st.use(used)
+    if any(way.equals(one, expected.arm) for one in expected.ways):
+        return
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(way.span / expected.ways[0].span)[expected.arm]
+        worst = np.nanmax(np.maximum(ratio, 1 / ratio), initial=1.0)
+    limits = {**known.thresholds("VD501"), **context.spec.checks.thresholds.get("VD501", {})}
+    wanted = expected.statistics.key
+    raise TroubleError(
+        "VD501",
+        f"Actions would be un-normalised with the statistics of {key}, as `unnorm_key` says; {expected.reason}.",
+        f"Write `unnorm_key: {wanted}`.",
+        severity=Severity.STOP if worst >= limits["stop_ratio"] else Severity.FIX,
+        evidence={"seen": f"the statistics of {key}", "expected": f"the statistics of {wanted}"},
+    )
 
 
 def _wrong_statistics(entry: Any, context: Context) -> str:

@@ -35,6 +35,11 @@ def episode(
     )
 
 
+def thresholds(code: str) -> Mapping[str, float]:
+    """Those that a check comes with."""
+    return next(one for one in all_checks() if one.code == code).thresholds
+
+
 def ask(code: str, known: Episode, profile: Profile, spec: RunSpec) -> CheckResult:
     """What a check says of it, with the run's own thresholds."""
     check = next(one for one in all_checks() if one.code == code)
