@@ -245,6 +245,20 @@ def test_a_run_is_shown_at_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert where["artifactLocation"]["uri"] == "eval.py"
 
 
+def test_a_finding_of_recordings_alone_is_shown_at_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the first that was judged, which may be a healthy one."""
+    monkeypatch.chdir(tmp_path)
+    judged = []
+    for number, findings in ((1, []), (2, [PROMPT])):
+        Path(f"{number}.mcap").touch()
+        one = diagnosis(number, findings)
+        judged.append(replace(one, episode=replace(one.episode, source=f"{number}.mcap")))
+    report = of_run(result(*judged))
+    assert github.to_text(report).startswith("::warning file=2.mcap,line=1,")
+    where = sarif.log(report)["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert where["artifactLocation"]["uri"] == "2.mcap"
+
+
 def test_what_crashed_is_told_in_every_format(tmp_path: Path) -> None:
     place = Place(str(tmp_path / "a.py"), 1)
     report = of_lint(LintResult([loop(place, [finding("VD301", "prompt-template", Severity.LOOK, place)], CRASHED)]))

@@ -23,7 +23,7 @@ def to_text(report: Report) -> str:
     lines = []
     for one in sorted(report.counted, key=lambda one: list(Severity).index(one.finding.severity)):
         finding = one.finding
-        place = one.place or report.home
+        place = one.place or one.home or report.home
         parts = [finding.message]
         if one.place is None or (place is not None and place.cell is not None):
             parts.insert(0, f"{one.where}:")

@@ -42,6 +42,7 @@ class Reported:
         place: where it is shown; None where it has none in the source.
         accepted: one of COMMENT, CONFIGURATION, BASELINE where it does not count; or "".
         identity: what makes it the same finding tomorrow: it survives that lines move. See `fingerprint`.
+        home: the recording that it was found in, where it is shown if neither it nor the run has a file.
     """
 
     finding: Finding
@@ -49,6 +50,7 @@ class Reported:
     place: Place | None = None
     accepted: str = ""
     identity: tuple[str, ...] = ()
+    home: Place | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -165,7 +167,7 @@ def of_run(result: RunResult) -> Report:
     merged: dict[tuple[object, ...], Reported] = {}
     looked: list[Looked] = []
     groups = [(one.episode.name, one.episode, one.findings, one.results) for one in result.diagnoses]
-    overall = result.overall
+    overall, own = result.overall, _own_file(result)
     for name, episode, findings, results in [*groups, (WHOLE_RUN, None, overall.findings, overall.results)]:
         known = tuple(finding for subject, finding in result.accepted if subject == name)
         for finding in [*findings, *known]:
@@ -173,7 +175,8 @@ def of_run(result: RunResult) -> Report:
             key = (finding.code, finding.severity, kind(finding), finding.place, accepted)
             before = merged.get(key)
             if before is None:
-                merged[key] = Reported(finding, (name,), finding.place, accepted, run_identity(finding, episode))
+                identity, home = run_identity(finding, episode), _recording(episode) if own is None else None
+                merged[key] = Reported(finding, (name,), finding.place, accepted, identity, home)
             elif name not in before.subjects:
                 merged[key] = replace(before, subjects=(*before.subjects, name))
         looked += [_looked(check, name, findings, known) for check in results]
@@ -196,7 +199,7 @@ def of_run(result: RunResult) -> Report:
         troubles,
         result.exit_status,
         result.fail_on,
-        home=_home(result),
+        home=own or next(filter(None, (_recording(one.episode) for one in result.diagnoses)), Place("run.yaml", 1)),
         texts=result.texts,
     )
 
@@ -357,12 +360,16 @@ def _looked(
     )
 
 
-def _home(result: RunResult) -> Place:
-    """The run file, or the program's script, or the first recording: GitHub takes no finding without a file."""
+def _own_file(result: RunResult) -> Place | None:
+    """The run file, or the program's script: GitHub takes no finding without a file."""
     words = result.spec.loop.words if result.spec and result.spec.loop else ()
     files = [result.spec.source if result.spec else "", *(word for word in words if word.endswith(".py"))]
-    files += [one.episode.source for one in result.diagnoses if one.episode.source]
-    return next((Place(file, 1) for file in files if file and Path(file).is_file()), Place("run.yaml", 1))
+    return next((Place(file, 1) for file in files if file and Path(file).is_file()), None)
+
+
+def _recording(episode: Episode | None) -> Place | None:
+    source = episode.source if episode is not None else ""
+    return Place(source, 1) if source and Path(source).is_file() else None
 
 
 def _last_line(error: str) -> str:

@@ -116,7 +116,7 @@ _PROBLEM = {Severity.STOP: "error", Severity.FIX: "warning", Severity.LOOK: "rec
 
 def _result(one: Reported, number: Mapping[str, int], report: Report) -> dict[str, Any]:
     finding = one.finding
-    place = one.place or report.home
+    place = one.place or one.home or report.home
     result: dict[str, Any] = {
         "ruleId": finding.code,
         **({"ruleIndex": number[finding.code]} if finding.code in number else {}),
