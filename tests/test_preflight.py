@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import subprocess
@@ -296,6 +297,22 @@ def test_a_wrong_run_file_is_said_where_machines_look(
     assert told["locations"][0]["physicalLocation"]["region"]["startLine"] == 2
     assert run(["preflight", "no.yaml", "--output-format", "junit"]) == 2
     assert "no.yaml: there is no such run file" in capsys.readouterr().out
+
+
+@pytest.mark.simulator
+def test_the_answer_to_liberos_question_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIBERO_CONFIG_PATH", str(tmp_path / "configuration"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    Path("eval.py").write_text("from libero.libero import benchmark\n", "utf-8")
+    Path("run.yaml").write_text("loop: {command: [python, eval.py]}\n", "utf-8")
+    done = run_preflight(load_run("run.yaml"), 0)
+    assert [one.code for one in done.findings] == ["VD602"]
+    stream = io.StringIO()
+    show.print_preflight(done, stream=stream)
+    (command,) = [line for line in stream.getvalue().splitlines() if "import libero" in line]
+    subprocess.run(["bash", "-c", command], check=True, timeout=60)
+    assert not list(run_preflight(load_run("run.yaml"), 0).findings)
 
 
 def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:

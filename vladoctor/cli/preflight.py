@@ -117,7 +117,7 @@ def _deliver_refusal(error: UserError, run_file: str, outputs: Outputs) -> None:
 
     report = of_refusal("preflight", error, run_file)
     write_files(report, outputs.files)
-    if outputs.form in FORMATS:
+    if outputs.form in FORMATS and outputs.form != "concise":  # people read both streams
         outputs.put(render(report, outputs.form))
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vladoctor.preflight.machine import markdown
 from vladoctor.preflight.result import ABSTAINED, CRASHED, OK, PROBLEM, Item, Preflight
-from vladoctor.report.console import COLOURS, Glyphs, glyphs_for
+from vladoctor.report.console import COLOURS, Glyphs, glyphs_for, hang, prose
 from vladoctor.report.reported import without_paths
 from vladoctor.result import FAILED, FINDINGS, INCOMPLETE
 
@@ -57,7 +57,7 @@ def _parts(done: Preflight, glyphs: Glyphs) -> Iterator[RenderableType]:
             (f"{one.code} {one.name}", "bold"), "  ", (one.severity.value, COLOURS[one.severity]), (where, "dim")
         )
         yield Padding(Text(one.message), (0, 0, 0, 2))
-        yield Padding(Text(f"{glyphs.do}{one.remedy}"), (0, 0, 0, 2))
+        yield Padding(hang(glyphs.do, prose(one.remedy)), (0, 0, 0, 2))
         yield Padding(Text(f"vladoctor explain {one.code}", style="dim"), (0, 0, 0, 2))
     yield Text("")
 

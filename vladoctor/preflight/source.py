@@ -336,11 +336,8 @@ def _question(context: Context) -> Iterator[Item]:
         "VD602",
         f"LIBERO has no configuration ({found.asked_at}): its first import asks on stdin where its files are. In a job "
         "script that is an EOFError, at a terminal a program that waits for ever.",
-        "Answer it once at a terminal, or write the file yourself and point at its folder:\n"
-        f"```\nmkdir -p libero-config && cat > libero-config/config.yaml <<'END'\nbenchmark_root: {found.root}\n"
-        f"bddl_files: {found.root / 'bddl_files'}\ninit_states: {found.root / 'init_files'}\n"
-        f"datasets: {found.root.parent / 'datasets'}\nassets: {found.root / 'assets'}\nEND\n"
-        'export LIBERO_CONFIG_PATH="$PWD/libero-config"\n```',
+        "Answer it once, beforehand; LIBERO then writes its own paths into that file (LIBERO_CONFIG_PATH names another "
+        "folder):\n```\necho N | python -c 'import libero.libero'\n```",
         severity=Severity.FIX,
         evidence={"seen": "no config.yaml", "expected": str(found.asked_at)},
     )
