@@ -733,3 +733,21 @@ def test_a_check_that_does_not_exist_is_never_found_right(suite: pytest.Pytester
         """
     )
     run(suite).assert_outcomes(passed=1)
+
+
+def test_the_last_line_does_not_call_broken_runs_right(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        f"""
+        from robot import evaluate
+
+        def test_broken(vla_doctor):
+            with vla_doctor.watch(ignore="{UNSEEN}") as run:
+                evaluate(run, fail=True)
+
+        def test_nothing(vla_doctor):
+            with vla_doctor.watch():
+                pass
+        """
+    )
+    result = run(suite)
+    result.stdout.fnmatch_lines(["2 runs, 1 episode watched: nothing found; 1 broke; 1 not seen whole"])

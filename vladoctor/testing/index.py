@@ -66,7 +66,10 @@ def total(runs: Told) -> str:
     found = ", ".join(f"{code} in {count}" for code, count in sorted(codes.items())) or "nothing found"
     episodes = sum(run["episodes"] for run in runs)
     counted = f"{len(runs)} run{'s' * (len(runs) != 1)}, {episodes} episode{'s' * (episodes != 1)}"
-    return f"{counted} watched: {found}"
+    # "Nothing found" alone would read as if all had been looked at.
+    broken, unseen = sum(bool(run["broken"]) for run in runs), sum(state(run) == "unseen" for run in runs)
+    more = [f"{count} {what}" for count, what in ((broken, "broke"), (unseen, "not seen whole")) if count]
+    return "; ".join([f"{counted} watched: {found}", *more])
 
 
 def state(run: Mapping[str, Any]) -> str:
