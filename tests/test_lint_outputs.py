@@ -218,6 +218,23 @@ def test_files_are_named_from_the_folder_or_in_full(tmp_path: Path, monkeypatch:
     assert relative(str(tmp_path / "out.py")) == (tmp_path / "out.py").as_posix()
 
 
+def test_github_is_told_files_from_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step with a `working-directory` names them from there, and GitHub would show nothing."""
+    (tmp_path / "robots").mkdir()
+    monkeypatch.chdir(tmp_path / "robots")
+    file = tmp_path / "robots" / "eval.py"
+    file.write_text(EVAL)
+    place = Place(str(file), 1)
+    report = of_lint(LintResult([loop(place, [finding("VD301", "prompt-template", Severity.LOOK, place)])]))
+    for workspace, name in ((tmp_path, "robots/eval.py"), (tmp_path / "elsewhere", "eval.py")):
+        monkeypatch.setenv("GITHUB_WORKSPACE", str(workspace))
+        assert github.to_text(report).startswith(f"::notice file={name},line=1,")
+        part = sarif.log(report)["runs"][0]
+        where = part["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        assert where == name
+        assert f"{part['originalUriBaseIds']['%SRCROOT%']['uri']}{where}" == file.as_uri()
+
+
 # --- Runs ---
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from vladoctor.check import Severity
 from vladoctor.lint.cells import line_in_file
 from vladoctor.places import Place
-from vladoctor.report.reported import Report, relative, short_way, shown
+from vladoctor.report.reported import Report, checkout, relative, short_way, shown
 
 LEVELS = {Severity.STOP: "error", Severity.FIX: "warning", Severity.LOOK: "notice"}
 
@@ -50,7 +50,7 @@ def command(level: str, message: str, where: Mapping[str, str | int], title: str
 def _where(place: Place | None, texts: Mapping[str, str]) -> dict[str, str | int]:
     if place is None:
         return {}
-    where: dict[str, str | int] = {"file": relative(place.file)}
+    where: dict[str, str | int] = {"file": relative(place.file, checkout())}
     line = line_in_file(place, texts)
     if line:
         where["line"] = line

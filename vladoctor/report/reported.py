@@ -6,6 +6,7 @@ Each producer has a function that makes a `Report` of its result; each format ha
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -285,6 +286,16 @@ def relative(file: str, base: Path | None = None) -> str:
             return resolved.relative_to((base or Path.cwd()).resolve()).as_posix()
         except ValueError:
             return resolved.as_posix()
+
+
+def checkout() -> Path:
+    """What machines name files relative to: in a workflow of GitHub's the repository, wherever in it the step works.
+
+    Source: docs.github.com, "Workflow commands" and "SARIF support for code scanning": paths from the root of the
+    repository. Elsewhere the current folder.
+    """
+    here, workspace = Path.cwd(), os.environ.get("GITHUB_WORKSPACE", "")
+    return Path(workspace) if workspace and here.is_relative_to(workspace) else here
 
 
 def without_paths(text: str) -> str:

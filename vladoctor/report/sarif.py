@@ -1,6 +1,6 @@
 """SARIF 2.1.0, for GitHub's code scanning and whatever else shows findings at the code.
 
-Levels: stop = error, fix = warning, look = note. Files are named relative to the working folder (`%SRCROOT%`). The
+Levels: stop = error, fix = warning, look = note. Files are named relative to `%SRCROOT%` (`checkout`). The
 rules are the checks, with their pages as help. A place in a notebook is shown at the cell's line in the file; cell and
 column stand in the message.
 
@@ -22,7 +22,7 @@ from vladoctor.check import Severity, all_checks
 from vladoctor.diagnosis import Finding
 from vladoctor.lint.cells import line_in_file, text_at
 from vladoctor.places import Edit, Fix, Place
-from vladoctor.report.reported import COMMENT, Report, Reported, Trouble, relative, short_way, shown
+from vladoctor.report.reported import COMMENT, Report, Reported, Trouble, checkout, relative, short_way, shown
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVELS = {Severity.STOP: "error", Severity.FIX: "warning", Severity.LOOK: "note"}
@@ -62,7 +62,7 @@ def log(report: Report) -> dict[str, Any]:
         "automationDetails": {"id": f"vladoctor/{report.command}/"},
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {
-            ROOT: {"uri": f"{Path.cwd().as_uri()}/", "description": {"text": "The folder in which vladoctor ran."}}
+            ROOT: {"uri": f"{checkout().as_uri()}/", "description": {"text": "The folder that files are named from."}}
         },
         "invocations": [
             {
@@ -221,7 +221,7 @@ def _deleted(place: Place) -> dict[str, Any]:
 
 
 def _artifact(file: str) -> dict[str, Any]:
-    name = relative(file)
+    name = relative(file, checkout())
     if Path(name).is_absolute():
         return {"uri": Path(name).as_uri()}
     return {"uri": quote(name), "uriBaseId": ROOT}
