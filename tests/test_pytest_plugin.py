@@ -725,11 +725,31 @@ def test_a_check_that_does_not_exist_is_never_found_right(suite: pytest.Pytester
                 evaluate(run, lit=False)
             for same in ("VD101", "vd101", "black-image", "VD1", "VD10"):
                 assert [one.code for one in vla_doctor.findings(same)] == ["VD101"]
-            assert vla_doctor.findings("VD2") == []
+            with pytest.raises(UserError, match="VD2 said nothing of what was watched: "):
+                vla_doctor.findings("VD2")
             with pytest.raises(UserError, match="there is no check 'VD1O1'"):
                 vla_doctor.findings("VD1O1")
             with pytest.raises(UserError, match="there is no check 'VD999'"):
                 vla_doctor.assert_healthy(ignore=["VD999"])
+        """
+    )
+    run(suite).assert_outcomes(passed=1)
+
+
+def test_what_a_check_did_not_look_at_is_not_without_findings(suite: pytest.Pytester) -> None:
+    """`assert not vla_doctor.findings("VD102")` would pass whatever the loop does."""
+    suite.makepyfile(
+        """
+        import pytest
+        from robot import evaluate
+        from vladoctor.errors import UserError
+
+        def test_it(vla_doctor):
+            with vla_doctor.watch(select="VD101") as run:
+                evaluate(run)
+            assert vla_doctor.findings("VD101") == []
+            with pytest.raises(UserError, match="VD102 said nothing of what was watched: it was not selected"):
+                vla_doctor.findings("VD102")
         """
     )
     run(suite).assert_outcomes(passed=1)

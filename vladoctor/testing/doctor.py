@@ -215,16 +215,28 @@ class VlaDoctor:
         """All findings, root causes first in each episode; those of checks by code, name or beginning of the code.
 
         Raises:
-            UserError: nothing has been watched yet, or there is no such check.
+            UserError: nothing has been watched yet, there is no such check, or it could not say anything of what was
+                watched: that nothing was found would then mean nothing.
         """
         __tracebackhide__ = True
         from vladoctor.testing.report import named
 
-        found = [finding for _, result in self._judged() for finding in result.findings]
+        judged = [result for _, result in self._judged()]
+        found = [finding for result in judged for finding in result.findings]
         if code is None:
             return found
         wanted = require_checks(codes(code), self.name)
-        return [one for one in found if named(one.code, one.name, wanted)]
+        chosen = [one for one in found if named(one.code, one.name, wanted)]
+        everywhere = (each for result in judged for each in (*result.diagnoses, result.overall))
+        said = [one for each in everywhere for one in each.results if named(one.code, one.name, wanted)]
+        if not chosen and not any(one.state in ("passed", "failed") for one in said):
+            reasons = [abstention.reason for one in said for abstention in one.abstentions]
+            raise UserError(
+                f"{code} said nothing of what was watched: {reasons[0] if reasons else 'it was not selected'}",
+                where=self.name,
+                remedy="give it what it needs, or leave this assertion out",
+            )
+        return chosen
 
     def summary(self, width: int = 100) -> str:
         """What was found, as text."""
