@@ -94,7 +94,14 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if not decided:
         yield Abstention("the model's image cannot be laid over the raw frame with certainty")
         return
-    whole = [match for match in decided if max(match.registration.scales) <= limits["padded"]]
+    measured = [match for match in decided if match.measured]
+    if not measured:
+        yield Abstention(
+            "the model's image fits the raw frame too badly for its window to be known: something is drawn over it, or "
+            "it is of another moment"
+        )
+        return
+    whole = [match for match in measured if max(match.registration.scales) <= limits["padded"]]
     if not whole:
         yield Abstention("the model's image has padding around the frame")
         return

@@ -143,7 +143,7 @@ def _reproduce(facts: Facts, expected: Sequence[Way], side: float | None, good: 
     for match in matches(facts):
         step = steps[match.step]
         query = step.query
-        if query is None or query.image is None or not match.registration.decisive or not levels_known(query):
+        if query is None or query.image is None or not match.measured or not levels_known(query):
             continue
         raw, image = step.frames[match.camera].full, query.image.full
         if raw is None or image is None:
