@@ -91,6 +91,15 @@ def test_asked_ahead_of_time_is_a_look() -> None:
     assert "that may be meant" in found.message
 
 
+def test_the_frame_of_another_episode() -> None:
+    """In the first query only: frames that no later one of the episode resembles."""
+    images = [model_image(shot.frame, RIGHT) for shot in SHOTS]
+    other = model_image(np.roll(SHOTS[-1].frame, 6, axis=1), RIGHT)
+    found = problem(recorded(SHOTS, images=[other, *images[1:]]))
+    assert (found.severity, found.first_step, found.last_step) == (Severity.LOOK, 0, 0)
+    assert "another episode" in found.message
+
+
 # Must not fire.
 
 

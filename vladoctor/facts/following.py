@@ -78,9 +78,9 @@ _SURE, _AHEAD = 0.9, 0.2
 """Score and lead over the next element from which an image that lies as it is expected to is not searched for."""
 
 _BETTER = 0.05
-"""Score by which an image may fit a known window better than the one on which it was found. One of another moment gives a
-window of its own: found at 0.73 on the last frame of the episode before, confirmed at 0.92 by the images after it, and
-3 % too narrow."""
+"""Score by which an image may fit a known window better than the one on which it was found. One of another moment gives
+a window of its own: found at 0.73 on the last frame of the episode before, confirmed at 0.92 by the images after it,
+and 3 % too narrow."""
 
 _SAME_PLACE = 0.004
 """Fractions of the frame within which windows of different elements are taken for one: a quarter of a pixel."""
