@@ -36,7 +36,8 @@ once, and on test images only for checkpoints that were trained with random crop
 ## Known gaps
 
 A crop done twice (0.9487 of 0.9487) and one of side 0.9 are the same window, and cannot be told apart. Padded images
-are left out, and so is the crop of further cameras. Where the picture cannot be registered nothing is said.
+are left out, and so is the crop of further cameras. Where the picture cannot be registered, or fits its
+frame too badly for its window to be known (something is drawn over it), nothing is said.
 
 ## References
 
