@@ -128,7 +128,7 @@ def test_all_that_is_found_in_healthy_loops_is_listed() -> None:
 
 def shown(**said: list[str] | None) -> dict[str, Any]:
     tools = {tool: {"said": lines} if lines is not None else {"not_shown": "no word"} for tool, lines in said.items()}
-    return {"tools": tools, "versions": {"tool": "1.0"}}
+    return {"tools": tools, "versions": {"tool": "1.0"}, "machine": "a machine"}
 
 
 def test_what_a_tool_says_of_the_healthy_loop_counts_for_nothing() -> None:

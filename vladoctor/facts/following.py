@@ -92,7 +92,7 @@ asked."""
 _SIZE, _STEPS = 32, 3
 """Pixels and rounds in which that is measured."""
 
-_MEASURED = 0.85
+MEASURED = 0.85
 """Score from which a window is known as exactly as VD202 says. Under every fault and filter of an image, and with noise
 of 25 levels, it is 0.92 and more; 0.7 to 0.78 for the frame of another episode, for one with a banner over a tenth of
 it, and for one that is tilted by 2 degrees, of which the best window is 2 to 7 % narrower than what was cut out."""
@@ -111,7 +111,7 @@ class Match:
     @property
     def measured(self) -> bool:
         """Whether the image fits so well that its window is known, and not only how it lies."""
-        return self.registration.decisive and self.registration.score >= _MEASURED
+        return self.registration.decisive and self.registration.score >= MEASURED
 
 
 class Outlines:
