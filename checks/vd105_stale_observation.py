@@ -143,11 +143,15 @@ def _is_stale(slot: SlotAges, limits: Mapping[str, float]) -> bool:
 
 
 def _foreign(facts: Facts, slot: SlotAges, limits: Mapping[str, float]) -> list[Age]:
-    """Images that no frame of the episode fits, as its others do; one that only lies another way is VD201's."""
+    """Images that no frame of the episode fits, as its others do; not those that lie another way (VD201, VD103)."""
     if len(slot.ages) < limits["foreign_of"]:
         return []
     far = max(limits["foreign"], limits["foreign_times"] * float(np.median([age.residual for age in slot.ages])))
-    lies = {link.step: link.lies.element for link in image_links(facts) if link.slot == slot.slot and link.found}
+    lies = {
+        link.step: link.lies.element
+        for link in image_links(facts)
+        if (link.slot, link.camera) == (slot.slot, slot.camera)
+    }
     usual = Counter(lies.values()).most_common(1)[0][0]
     return [age for age in slot.ages if age.residual > far and lies.get(age.step) == usual]
 
@@ -322,7 +326,7 @@ CHECK = Check(
     judge=judge,
     needs=(Stage.RENDER, Stage.IMAGE),
     thresholds=THRESHOLDS,
-    explained_by=("VD101", "VD102"),
+    explained_by=("VD101", "VD102", "VD103"),
     faults=(
         Fault(
             "observation-stale",
