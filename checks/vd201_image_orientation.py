@@ -47,10 +47,10 @@ Look for a second rotation in wrappers and processors: two of them undo each oth
 ## Known gaps
 
 Nothing is said where the picture cannot tell (it is symmetric, or shows too little), where the profile names no
-orientation, or where the image fits no recorded frame (VD103). The question about the raw frame needs the camera's
-geometry and a gripper that moves across the picture; without an answer the raw frame is taken to be what it usually is.
-Only rotations by multiples of 90 degrees and mirrorings are told apart, and only the first image of a query is looked
-at.
+orientation, or where the image fits no recorded frame (VD103 says nothing then either). The question about the raw
+frame needs the camera's geometry and a gripper that moves across the picture; without an answer the raw frame is taken
+to be what it usually is. Only rotations by multiples of 90 degrees and mirrorings are told apart, and only the first
+image of a query is looked at.
 
 ## References
 

@@ -36,7 +36,8 @@ once, and on test images only for checkpoints that were trained with random crop
 ## Known gaps
 
 A crop done twice (0.9487 of 0.9487) and one of side 0.9 are the same window, and cannot be told apart. Padded images
-are left out, and so is the crop of further cameras. Where the picture cannot be registered nothing is said.
+are left out, and so is the crop of further cameras. Where the picture cannot be registered, or fits its
+frame too badly for its window to be known (something is drawn over it), nothing is said.
 
 ## References
 
@@ -94,7 +95,14 @@ def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     if not decided:
         yield Abstention("the model's image cannot be laid over the raw frame with certainty")
         return
-    whole = [match for match in decided if max(match.registration.scales) <= limits["padded"]]
+    measured = [match for match in decided if match.measured]
+    if not measured:
+        yield Abstention(
+            "the model's image fits the raw frame too badly for its window to be known: something is drawn over it, or "
+            "it is of another moment"
+        )
+        return
+    whole = [match for match in measured if max(match.registration.scales) <= limits["padded"]]
     if not whole:
         yield Abstention("the model's image has padding around the frame")
         return

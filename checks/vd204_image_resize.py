@@ -90,7 +90,14 @@ Sizes = tuple[int, int]
 
 def judge(facts: Facts, limits: Mapping[str, float]) -> Iterator[Verdict]:
     """Shape, then resolution, then detail, filter and JPEG: the first that is wrong."""
-    found = [match for match in matches(facts) if match.registration.decisive]
+    decided = [match for match in matches(facts) if match.registration.decisive]
+    found = [match for match in decided if match.measured]
+    if decided and not found:
+        yield Abstention(
+            "the model's image fits the raw frame too badly for its window to be known: something is drawn over it, or "
+            "it is of another moment"
+        )
+        return
     if not found:
         seen = any(query.image is not None for _, query in facts.episode.queries())
         if seen and any(step.frames for step in facts.episode.steps):

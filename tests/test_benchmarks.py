@@ -128,7 +128,7 @@ def test_all_that_is_found_in_healthy_loops_is_listed() -> None:
 
 def shown(**said: list[str] | None) -> dict[str, Any]:
     tools = {tool: {"said": lines} if lines is not None else {"not_shown": "no word"} for tool, lines in said.items()}
-    return {"tools": tools, "versions": {"tool": "1.0"}}
+    return {"tools": tools, "versions": {"tool": "1.0"}, "machine": "a machine"}
 
 
 def test_what_a_tool_says_of_the_healthy_loop_counts_for_nothing() -> None:
@@ -142,7 +142,11 @@ def test_what_a_tool_says_of_the_healthy_loop_counts_for_nothing() -> None:
 
 
 def test_a_tool_that_is_not_installed_says_nothing_of_a_fault() -> None:
-    lacking: dict[str, Any] = {"tools": {"a": {"not_run": "No module named 'a'"}}, "versions": {"a": None}}
+    lacking: dict[str, Any] = {
+        "tools": {"a": {"not_run": "No module named 'a'"}},
+        "versions": {"a": None},
+        "machine": "one",
+    }
     cells = {name: peers.verdicts(name, lacking, lacking) for name in ("healthy", "flip-vertical")}
     text = peers.section(dict.fromkeys(cells, lacking), cells, None, {})
     assert "| flip-vertical | image, VD201 | not run | – | – |" in text

@@ -23,6 +23,7 @@ from vladoctor.checks import (
     vd101_black_image,
     vd102_frozen_image,
     vd201_image_orientation,
+    vd202_center_crop,
     vd203_channel_order,
     vd205_pixel_normalisation,
 )
@@ -291,3 +292,11 @@ def test_images_that_are_cropped_at_random_take_no_more_memory_the_more_there_ar
     assert len(windows) > count // 2
     camera = track(made).camera("agentview")
     assert 0 < len(camera._outlines) <= 32
+
+
+def test_an_image_of_another_moment_gives_no_window_to_those_after_it(judged: Callable[..., Facts]) -> None:
+    """As of the last frame of the episode before, in the first query."""
+    made = judged(images=changed(IMAGES, 0, IMAGES[-1]))
+    windows = np.array([(*match.registration.scales, *match.registration.offset) for match in matches(made)[1:]])
+    assert np.abs(windows - (0.9487, 0.9487, 0.0257, 0.0257)).max() < 0.012
+    assert problems(vd202_center_crop.CHECK, made) == []

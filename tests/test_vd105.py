@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from rendered import LIBERO, RIGHT, Rendered, facts, model_image, picture, recorded, rendered, turned
 
 from vladoctor.check import Abstention, Clear, Problem, Severity, Stage, Verdict
@@ -91,6 +92,15 @@ def test_asked_ahead_of_time_is_a_look() -> None:
     assert "that may be meant" in found.message
 
 
+def test_the_frame_of_another_episode() -> None:
+    """In the first query only: frames that no later one of the episode resembles."""
+    images = [model_image(shot.frame, RIGHT) for shot in SHOTS]
+    other = model_image(np.roll(SHOTS[-1].frame, 6, axis=1), RIGHT)
+    found = problem(recorded(SHOTS, images=[other, *images[1:]]))
+    assert (found.severity, found.first_step, found.last_step) == (Severity.LOOK, 0, 0)
+    assert "another episode" in found.message
+
+
 # Must not fire.
 
 
@@ -142,6 +152,15 @@ def test_an_image_of_something_else() -> None:
     (verdict,) = judge(recorded(SHOTS, images=[noise] * len(SHOTS)))
     assert isinstance(verdict, Abstention)
     assert not verdict.missing
+
+
+@pytest.mark.parametrize("degrees", [2, 4])
+def test_images_that_lie_badly_on_every_frame(degrees: int) -> None:
+    turn = [
+        Image.fromarray(model_image(shot.frame, RIGHT)).rotate(degrees, Image.Resampling.BILINEAR) for shot in SHOTS
+    ]
+    (verdict,) = judge(recorded(SHOTS, images=[np.asarray(image) for image in turn]))
+    assert isinstance(verdict, Abstention)
 
 
 def test_nothing_recorded() -> None:

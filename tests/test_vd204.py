@@ -202,3 +202,10 @@ def test_without_expectation_or_images() -> None:
     (verdict,) = judge(recorded(SHOTS, asked=False))
     assert isinstance(verdict, Abstention)
     assert verdict.missing
+
+
+def test_a_shifted_frame() -> None:
+    """Its window begins before the frame does, which is VD202's to say."""
+    stages = stages_of()
+    stages.orient = lambda frame: np.roll(frame[::-1, ::-1], round(0.05 * frame.shape[1]), axis=1)
+    assert not any(isinstance(verdict, Problem) for verdict in judge(episode(through(stages))))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vladoctor.facts.following import greys, image_in
+from vladoctor.facts.following import MEASURED, greys, image_in
 from vladoctor.facts.links import ImageLink, image_links, image_slots
 from vladoctor.facts.registration import Registration, inside, resampled, turned, window_of
 
@@ -112,6 +112,9 @@ def _slot_ages(facts: Facts, slot: str, links: Sequence[ImageLink]) -> SlotAges 
     lying = [link.lies for link in links if (link.camera, link.lies.element) == (camera, element)]
     # Any one of them will do, and the best the best.
     known = max(lying, key=lambda one: one.score)
+    if known.score < MEASURED:
+        # Tilted by a few degrees, say: what is left between images and frames is more than their age.
+        return None
     steps = [step for step in facts.episode.steps if camera in step.frames][-_LONGEST:]
     pairs = [(place, image) for place, step in enumerate(steps) if (image := image_in(step.query, slot)) is not None]
     if not pairs or len(steps) < 2:

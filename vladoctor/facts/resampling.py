@@ -143,7 +143,7 @@ def _reproduce(facts: Facts, expected: Sequence[Way], side: float | None, good: 
     for match in matches(facts):
         step = steps[match.step]
         query = step.query
-        if query is None or query.image is None or not match.registration.decisive or not levels_known(query):
+        if query is None or query.image is None or not match.measured or not levels_known(query):
             continue
         raw, image = step.frames[match.camera].full, query.image.full
         if raw is None or image is None:
@@ -210,7 +210,8 @@ def take(frame: np.ndarray, way: Way, shape: tuple[int, int], window: tuple[floa
     whole = window == (0.0, 1.0, 0.0, 1.0)
     if way.crop_first and not whole:
         top, height, left, width = window
-        first, low = round(top * picture.shape[0]), round(left * picture.shape[1])
+        # A frame that was shifted shows less than there is on one side: nothing before its first pixel can be cut out.
+        first, low = max(round(top * picture.shape[0]), 0), max(round(left * picture.shape[1]), 0)
         last, high = round((top + height) * picture.shape[0]), round((left + width) * picture.shape[1])
         picture = np.ascontiguousarray(picture[first:last, low:high])
     if way.small is not None:
