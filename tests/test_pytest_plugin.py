@@ -160,7 +160,7 @@ def test_dark(vla_doctor):
     with vla_doctor.watch(ignore="{UNSEEN}") as run:
         evaluate(run, lit=False, episodes=2)
     assert [finding.code for finding in vla_doctor.findings("VD101")] == ["VD101", "VD101"]
-    assert vla_doctor.findings("VD201") == []
+    assert vla_doctor.findings("VD102") == []
     vla_doctor.assert_healthy(ignore=["VD2"])
 """
 

@@ -227,8 +227,13 @@ class VlaDoctor:
             return found
         wanted = require_checks(codes(code), self.name)
         chosen = [one for one in found if named(one.code, one.name, wanted)]
-        everywhere = (each for result in judged for each in (*result.diagnoses, result.overall))
-        said = [one for each in everywhere for one in each.results if named(one.code, one.name, wanted)]
+        said = [
+            one
+            for result in judged
+            for results in (*(each.results for each in result.diagnoses), result.overall.results)
+            for one in results
+            if named(one.code, one.name, wanted)
+        ]
         if not chosen and not any(one.state in ("passed", "failed") for one in said):
             reasons = [abstention.reason for one in said for abstention in one.abstentions]
             raise UserError(
