@@ -233,7 +233,7 @@ def test_an_earlier_run_is_not_overwritten(session: Session, capsys: pytest.Capt
         (["run.yaml"], ["vladoctor diagnose run.yaml"]),
         (["demo"], ["vladoctor diagnose demo"]),
         (["a.mcap"], ["vladoctor replay a.mcap"]),
-        (["explain", "VD20"], ["no check 'VD20'", "that is the beginning of VD201, VD202"]),
+        (["explain", "VD20"], ["no check 'VD20'", "that is the beginning of VD201;"]),
         (["explain", "VD210"], ["no check 'VD210'", "did you mean VD201 (image-orientation)?"]),
         (["profiles", "openvla-libreo"], ["openvla-libero"]),
         (["schema", "reports"], ["'run', 'report', 'finding'"]),

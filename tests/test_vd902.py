@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from rendered import LIBERO
+from rendered import LIBERO, RIGHT, recorded, rendered, turned
 from test_coverage import CLIENT, whole
 
 from vladoctor.adapters.openvla import load_policy
@@ -108,7 +110,44 @@ def test_a_recording_without_a_step_says_only_that() -> None:
     assert "SIGTERM" in found.remedy
 
 
+def of_no_frame(*, wrong: int, orient: Callable[[np.ndarray], np.ndarray]) -> list[Problem]:
+    """What is said of twelve images, the first `wrong` of which were made in a wrong way."""
+    shots = (rendered("agentview") * 12)[:12]
+    orients = [orient if index < wrong else RIGHT for index in range(12)]
+    found = judge(recorded(shots, orient=orients))
+    return [one for one in found if isinstance(one, Problem) and "fits no camera frame" in one.message]
+
+
+def signed(frame: np.ndarray) -> np.ndarray:
+    """RIGHT, and bright values that wrap around."""
+    return RIGHT(((frame / 127.5 - 1.0) * 127.0).astype(np.int8).view(np.uint8))
+
+
+def test_images_that_fit_no_frame() -> None:
+    (found,) = of_no_frame(wrong=12, orient=signed)
+    assert found.message.startswith("In 12 of 12 queries the model's image fits no camera frame that was recorded")
+    assert (found.severity, found.stage) == (Severity.LOOK, Stage.IMAGE)
+    assert (found.first_step, found.last_step) == (0, 11)
+    assert [one["title"] for one in found.frames] == ["what the model was given", "the agentview frame of that step"]
+
+
 # Must not.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "orient"),
+    [
+        (0, signed),
+        (6, signed),
+        (12, turned("flip-vertical")),
+        (12, np.zeros_like),
+        (12, lambda frame: RIGHT(frame) // 2),
+    ],
+)
+def test_some_images_or_such_that_other_checks_know_are_not_of_no_frame(
+    wrong: int, orient: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    assert of_no_frame(wrong=wrong, orient=orient) == []
 
 
 def test_a_loop_that_is_seen_whole_is_clear() -> None:
@@ -172,6 +211,14 @@ def test_frames_under_another_name(tmp_path: Path) -> None:
     (finding,) = result.diagnoses[0].findings
     assert (finding.code, finding.stage) == ("VD902", Stage.RENDER)
     assert "the observation has no agentview_image" in finding.message
+    assert result.exit_status == INCOMPLETE
+
+
+def test_levels_that_wrap_around(tmp_path: Path) -> None:
+    result = run("image-signed", 8, tmp_path)
+    (finding,) = result.diagnoses[0].findings
+    assert (finding.code, finding.stage) == ("VD902", Stage.IMAGE)
+    assert "In 8 of 8 queries the model's image fits no camera frame" in finding.message
     assert result.exit_status == INCOMPLETE
 
 
