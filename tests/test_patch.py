@@ -212,3 +212,19 @@ def test_a_hook_that_waits_already_is_not_doubled(monkeypatch: pytest.MonkeyPatc
     import vladoctor_test_other  # type: ignore[import-not-found]  # noqa: F401
 
     assert sorted(seen) == ["a", "b"]
+
+
+def test_hooks_outlive_what_puts_the_finders_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """As pytest's `pytester` does behind every suite that it runs in its own process."""
+    from wrapt.importer import ImportHookFinder
+
+    (tmp_path / "vladoctor_test_third.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen: list[types.ModuleType] = []
+    on_import("vladoctor_test_third", seen.append)
+    others = [finder for finder in sys.meta_path if not isinstance(finder, ImportHookFinder)]
+    monkeypatch.setattr(sys, "meta_path", others)
+    on_import("vladoctor_test_third", seen.append)
+    import vladoctor_test_third  # type: ignore[import-not-found]
+
+    assert set(seen) == {vladoctor_test_third}

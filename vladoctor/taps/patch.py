@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -117,14 +118,20 @@ def on_import(module: str, hook: Callable[[ModuleType], None]) -> None:
     so that programs may be watched again and again.
     """
     from wrapt import register_post_import_hook
+    from wrapt.importer import ImportHookFinder
 
     found = sys.modules.get(module)
     if found is not None:
         if not _when_finished(found, hook):
             hook(found)
-    elif (key := (module, *_identity(hook))) not in _expected:
-        _expected.add(key)
+        return
+    expected = _expected.setdefault(register_post_import_hook, set())
+    if (key := (module, *_identity(hook))) not in expected:
+        expected.add(key)
         register_post_import_hook(hook, module)
+    if not any(isinstance(finder, ImportHookFinder) for finder in sys.meta_path):
+        # wrapt adds its finder only once, and pytest's `pytester`, for one, puts the list back as it was.
+        sys.meta_path.insert(0, ImportHookFinder())
 
 
 def undo_all(undo: Sequence[Undo]) -> None:
@@ -135,7 +142,8 @@ def undo_all(undo: Sequence[Undo]) -> None:
 
 _MARK = "__vladoctor__"
 
-_expected: set[tuple[Any, ...]] = set()
+_expected: weakref.WeakKeyDictionary[Callable[..., Any], set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
+"""What was registered, by the function of wrapt's that it was registered with: wrapt may be imported anew."""
 
 
 class _Unfinished(ModuleSpec):
