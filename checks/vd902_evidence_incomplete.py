@@ -293,7 +293,6 @@ CHECK = Check(
     # seams of episodes and queues are nobody's business. Images that fit no frame: 39 episodes of 362 of healthy loops
     # have some, 3 of 80 at most.
     thresholds={"unlinked_share": 0.1, "images_of_no_frame": 5.0, "images_share": 0.5},
-    explained_by=("VD101", "VD102", "VD103", "VD104", "VD105", "VD203", "VD204", "VD205", "VD206"),
     faults=(
         Fault(
             "image-signed",
